@@ -1,0 +1,1 @@
+"""Contexts: one protocol, and the machines under it."""

@@ -1,0 +1,98 @@
+"""Values that every context understands: what a task asks for and how it may be tried again."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NewType
+
+from fray.errors import ConfigurationError
+
+TaskId = NewType("TaskId", str)
+SessionId = NewType("SessionId", str)
+WorkerId = NewType("WorkerId", str)
+Incarnation = NewType("Incarnation", str)
+
+DEFAULT_TASK_RESOURCES: Mapping[str, float] = {"cpu": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How a task is to be run; the same words mean the same on every context.
+
+    Raises:
+        ConfigurationError: when a value makes no sense; it names the option.
+    """
+
+    name: str = ""
+    """A label for messages and listings; the function's name when empty."""
+    resources: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_TASK_RESOURCES))
+    """What the task occupies while it runs: ``cpu`` (cores), ``memory`` (bytes), ``gpu``, or any custom name.
+
+    Fractions are allowed. The sync and threadpool contexts run in this process and do not place tasks on machines:
+    there every task takes one thread, whatever it asks for."""
+    max_retries: int = 0
+    """How often a task is tried again after its own exception; -1 for ever. Lost workers have a budget of their own."""
+    retry_exceptions: tuple[type[BaseException], ...] = (Exception,)
+    """Which exceptions are worth another try."""
+    retry_delay_s: float = 0.1
+    """Seconds before the first retry; doubles with each, up to a minute, with jitter."""
+    timeout: float | None = None
+    """Seconds that one attempt may run. An attempt that ran out of time counts as a failure of the task."""
+    deadline: float | None = None
+    """Seconds from submission within which the task must have ended, queueing and retries included."""
+    priority: int = 0
+    """Higher runs first among tasks that wait for the same resources."""
+
+    def __post_init__(self) -> None:
+        for resource, amount in self.resources.items():
+            if not isinstance(resource, str) or not resource.strip():
+                raise ConfigurationError(f"resources: {resource!r} is not a resource name; use e.g. 'cpu' or 'gpu'")
+            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not math.isfinite(amount):
+                raise ConfigurationError(f"resources: {resource}={amount!r} is not a finite number")
+            if amount < 0:
+                raise ConfigurationError(f"resources: {resource}={amount!r} must not be negative")
+        for option in ("timeout", "deadline"):
+            value = getattr(self, option)
+            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+                raise ConfigurationError(f"{option}={value!r} must be a positive number of seconds or None")
+        if not isinstance(self.max_retries, int) or self.max_retries < -1:
+            raise ConfigurationError(f"max_retries={self.max_retries!r} must be a whole number, -1 for no limit")
+        if not isinstance(self.retry_delay_s, (int, float)) or self.retry_delay_s < 0:
+            raise ConfigurationError(f"retry_delay_s={self.retry_delay_s!r} must not be negative")
+        if not isinstance(self.priority, int):
+            raise ConfigurationError(f"priority={self.priority!r} must be a whole number")
+        if isinstance(self.retry_exceptions, type):
+            object.__setattr__(self, "retry_exceptions", (self.retry_exceptions,))
+        for kind in self.retry_exceptions:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise ConfigurationError(f"retry_exceptions: {kind!r} is not an exception type")
+
+    def with_changes(self, **changes: Any) -> TaskOptions:
+        """Return a copy with some options replaced.
+
+        Raises:
+            ConfigurationError: for an option that does not exist; the message lists those that do.
+        """
+        known = {f.name for f in fields(self)}
+        unknown = sorted(set(changes) - known)
+        if unknown:
+            raise ConfigurationError(f"unknown option {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+        return replace(self, **changes)
+
+    def allows_retry(self, failures: int) -> bool:
+        """Tell whether another try is allowed after ``failures`` failed ones."""
+        return self.max_retries < 0 or failures <= self.max_retries
+
+
+def compute_retry_delay_s(base_s: float, failures: int, key: str) -> float:
+    """Return the seconds to wait before the next try: exponential, capped at a minute, with jitter.
+
+    The jitter takes between half and the whole of the delay and is drawn from ``key``, so that the same history
+    always gives the same delay ("equal jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+    """
+    whole = min(60.0, base_s * 2.0 ** min(failures - 1, 30))
+    draw = zlib.crc32(f"{key}/{failures}".encode()) / 0xFFFFFFFF
+    return whole * (0.5 + 0.5 * draw)
