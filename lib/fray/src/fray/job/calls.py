@@ -72,12 +72,18 @@ class Call:
                 return self._attempt(failures)
             except BaseException as error:
                 failures += 1
-                final = self._reason or error
                 wanted = isinstance(error, (*self._options.retry_exceptions, TaskTimeout))
-                if isinstance(error, Interrupted) or not wanted or not self._options.allows_retry(failures):
-                    raise self._presentable(final) from None
+                if self._reason is not None or not wanted or not self._options.allows_retry(failures):
+                    raise self._presentable(self._reason or error) from None
+                last = error
+            delay_s = compute_retry_delay_s(self._options.retry_delay_s, failures, self._name)
             with lent_slot():
-                self._stopped.wait(compute_retry_delay_s(self._options.retry_delay_s, failures, self._name))
+                self._stopped.wait(delay_s if self._end is None else min(delay_s, self._end - time.monotonic()))
+            if self._end is not None and time.monotonic() >= self._end:
+                text = (
+                    f"{self._name} did not end within its deadline of {self._options.deadline} s ({failures} failures)"
+                )
+                raise TaskTimeout(text) from last
 
     def _attempt(self, failures: int) -> Any:
         limits = [(self._options.timeout, f"its timeout of {self._options.timeout} s (attempt {failures + 1})")]

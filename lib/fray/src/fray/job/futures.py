@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
+from fray.errors import TaskCancelled
+
 T = TypeVar("T")
 
 _completions = itertools.count(1)
@@ -145,6 +147,13 @@ class JobFuture(concurrent.futures.Future[T]):
             f"the future of {self.name or 'a task'} cannot be pickled: pass futures as top-level arguments of run(), "
             "or get() them first"
         )
+
+
+def find_failure(future: JobFuture[Any]) -> BaseException | None:
+    """Return what a done future's dependents fail with: its exception, ``TaskCancelled``, or None when it has a value."""
+    if future.cancelled():
+        return TaskCancelled(f"{future.name or 'a task'}, on which this one depended, was cancelled")
+    return future.exception()
 
 
 class Ref(Generic[T]):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fray.errors import ActorDied, ActorNameTaken, ContextClosed, TaskTimeout
 from fray.job.base import ContextBase
 from fray.job.calls import Call
-from fray.job.futures import JobFuture, LocalRef, Ref, current_slot
+from fray.job.futures import JobFuture, LocalRef, Ref, current_slot, find_failure
 from fray.serialization.callables import callable_name
 from fray.types import TaskOptions
 
@@ -95,7 +95,6 @@ class _ThreadTask:
         self._args, self._kwargs, self._options = args, kwargs, options
         self._call = Call(fn, args, kwargs, options, name)
         self._context = contextvars.copy_context()
-        self._missing = itertools.count()
         self._timer: threading.Timer | None = None
 
     def start(self) -> JobFuture[Any]:
@@ -107,13 +106,17 @@ class _ThreadTask:
         self.pool.live.add(self)
         self.future.add_done_callback(self._settle)
         dependencies = [a for a in (*self._args, *self._kwargs.values()) if isinstance(a, JobFuture)]
-        left = len(dependencies)
+        if not dependencies:
+            self.pool.submit(self)
+        missing = itertools.count(1)
 
-        def one_done(_: object) -> None:
-            if next(self._missing) == left:
+        def one_done(dependency: Any) -> None:
+            error = find_failure(dependency)
+            if error is not None:
+                self.future.reject(error)
+            elif next(missing) == len(dependencies):
                 self.pool.submit(self)
 
-        one_done(None) if not dependencies else next(self._missing)
         for dependency in dependencies:
             dependency.add_done_callback(one_done)
         return self.future
