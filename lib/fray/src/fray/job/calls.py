@@ -80,9 +80,7 @@ class Call:
             with lent_slot():
                 self._stopped.wait(delay_s if self._end is None else min(delay_s, self._end - time.monotonic()))
             if self._end is not None and time.monotonic() >= self._end:
-                text = (
-                    f"{self._name} did not end within its deadline of {self._options.deadline} s ({failures} failures)"
-                )
+                text = f"{self._name} did not end within its deadline of {self._options.deadline} s ({failures} failures)"
                 raise TaskTimeout(text) from last
 
     def _attempt(self, failures: int) -> Any:

@@ -1,0 +1,241 @@
+"""Which worker gets which task, ahead of time for short ones; and what is taken back for an idle worker."""
+
+from __future__ import annotations
+
+from fray.job.rpc.controller.core.effects import Effect, NotifySession, ReclaimTasks, StartTasks
+from fray.job.rpc.controller.core.model import Shape, State, Task, TaskState, Worker
+from fray.job.rpc.controller.core.queues import ShapeQueue
+from fray.job.rpc.controller.core.story import describe_shape, describe_shortfall
+from fray.types import Incarnation
+
+SHORT_TASK_S = 0.1
+"""Only functions measured below this are prefetched."""
+PREFETCH_S = 0.05
+"""Work queued ahead on each slot of a worker: covers the round trip between an outcome and the next assignment."""
+MAX_PREFETCH = 256
+"""Tasks queued ahead on each slot, at most."""
+RESERVE_AFTER_S = 1.0
+"""A shape that found no place for so long gets a worker cleared for it."""
+DURATION_WEIGHT = 0.3
+"""Weight of the latest run in a function's moving average."""
+MAX_DURATIONS = 10_000
+"""Functions whose run time is remembered."""
+MAX_IDLE_QUEUES = 64
+"""Empty queues kept for shapes that come again."""
+
+
+def ensure_queue(state: State, shape: Shape) -> ShapeQueue:
+    """Return the queue of a shape, made with all workers as candidates when new."""
+    queue = state.queues.get(shape)
+    if queue is None:
+        if len(state.queues) >= MAX_IDLE_QUEUES:
+            for idle in [s for s, q in state.queues.items() if q.length == 0]:
+                del state.queues[idle]
+        queue = state.queues[shape] = ShapeQueue(shape)
+        for worker in state.workers.values():
+            queue.offer(worker, state.next_ticket())
+    return queue
+
+
+def offer(state: State, worker: Worker) -> None:
+    """Tell all queues that a worker may have room."""
+    for queue in state.queues.values():
+        queue.offer(worker, state.next_ticket())
+
+
+def enqueue(state: State, task: Task, front: bool = False) -> None:
+    """Let a task wait for a place."""
+    task.move(TaskState.QUEUED)
+    ensure_queue(state, task.spec.shape).push(task, front)
+
+
+def dispatch(state: State, now: float, out: list[Effect]) -> None:
+    """Place whatever can be placed."""
+    _drop_reservations(state)
+    active = [queue for queue in state.queues.values() if queue.length]
+    if not active:
+        _reclaim(state, out)
+        return
+    starts: dict[Incarnation, list[Task]] = {}
+    while active:
+        queue = active[0] if len(active) == 1 else min(active, key=_rank)
+        task = queue.head()
+        worker = _find_worker(state, queue, task, now) if task is not None else None
+        if task is None or worker is None:
+            active.remove(queue)
+            if task is not None:
+                _note_stuck(state, queue, now, out)
+            continue
+        queue.take(task, state.durations.get(task.spec.function_id, 0.0))
+        queue.stuck_since = None
+        _assign(state, worker, task, now)
+        queue.reorder_best(worker, state.next_ticket())
+        starts.setdefault(worker.incarnation, []).append(task)
+    out.extend(StartTasks(incarnation, tasks) for incarnation, tasks in starts.items())
+    _reclaim(state, out)
+
+
+def release(state: State, task: Task) -> None:
+    """Take an attempt away from its worker and give back what it occupied."""
+    worker = state.workers.get(task.worker) if task.worker is not None else None
+    holding = task.holding
+    task.worker, task.holding, task.blocked, task.reclaiming = None, False, False, False
+    if worker is None or worker.assigned.pop(task.spec.id, None) is None:
+        return
+    if worker.prefetched.pop(task.spec.id, None) is not None:
+        _unreckon(state, worker, task)
+    if holding:
+        vacate(state, worker, task)
+    offer(state, worker)
+
+
+def vacate(state: State, worker: Worker, task: Task) -> None:
+    """Free what a task occupies, and count the next prefetched ones as running."""
+    task.holding = False
+    for name, amount in task.spec.shape:
+        worker.used[name] = max(0.0, worker.used.get(name, 0.0) - amount)
+    while worker.prefetched:
+        first = next(iter(worker.prefetched.values()))
+        if not worker.fits(first.spec.shape):
+            return
+        del worker.prefetched[first.spec.id]
+        _unreckon(state, worker, first)
+        occupy(worker, first)
+
+
+def occupy(worker: Worker, task: Task) -> None:
+    """Count a task as running."""
+    task.holding = True
+    for name, amount in task.spec.shape:
+        worker.used[name] = worker.used.get(name, 0.0) + amount
+
+
+def measure(state: State, function_id: str, run_s: float) -> None:
+    """Learn from a run how long a function takes."""
+    known = state.durations.get(function_id)
+    if known is None:
+        if len(state.durations) >= MAX_DURATIONS:
+            del state.durations[next(iter(state.durations))]
+        state.durations[function_id] = run_s
+    else:
+        state.durations[function_id] = known + DURATION_WEIGHT * (run_s - known)
+
+
+def refresh_feasibility(state: State, out: list[Effect]) -> None:
+    """Tell sessions about shapes that no worker can ever run, once, and note when that changes."""
+    for queue in state.queues.values():
+        feasible = any(worker.could_fit(queue.shape) for worker in state.workers.values() if not worker.draining)
+        if not feasible and queue.feasible and queue.length and state.workers:
+            _report_infeasible(state, queue, out)
+        if feasible:
+            queue.feasible = True
+
+
+def _rank(queue: ShapeQueue) -> tuple[int, int]:
+    task = queue.head()
+    return (0, 0) if task is None else (-task.spec.priority, task.seq)
+
+
+def _find_worker(state: State, queue: ShapeQueue, task: Task, now: float) -> Worker | None:
+    while (incarnation := queue.best()) is not None:
+        worker = state.workers.get(incarnation)
+        usable = worker is not None and worker.attached and not worker.draining
+        if worker is not None and usable and worker.reserved_for in (None, queue.shape):
+            if worker.fits(queue.shape) and not worker.prefetched:
+                if worker.reserved_for is not None:
+                    _unreserve(state, queue.shape)
+                return worker
+            if _may_prefetch(state, worker, task):
+                return worker
+        queue.drop_best()
+    return None
+
+
+def _may_prefetch(state: State, worker: Worker, task: Task) -> bool:
+    estimate = state.durations.get(task.spec.function_id)
+    if estimate is None or estimate > SHORT_TASK_S or worker.reserved_for is not None:
+        return False
+    slots = worker.slots(task.spec.shape)
+    return worker.backlog_s + estimate <= max(PREFETCH_S, estimate) * slots and len(worker.prefetched) < MAX_PREFETCH * slots
+
+
+def _assign(state: State, worker: Worker, task: Task, now: float) -> None:
+    task.move(TaskState.ASSIGNED)
+    task.attempt += 1
+    task.worker = worker.incarnation
+    task.assigned_at = now
+    worker.assigned[task.spec.id] = task
+    if not worker.prefetched and worker.fits(task.spec.shape):
+        occupy(worker, task)
+        task.tell(now, f"assigned to {worker.id}")
+    else:
+        worker.prefetched[task.spec.id] = task
+        worker.backlog_s += state.durations.get(task.spec.function_id, 0.0)
+        task.tell(now, f"queued ahead on {worker.id}")
+
+
+def _unreckon(state: State, worker: Worker, task: Task) -> None:
+    worker.backlog_s -= state.durations.get(task.spec.function_id, 0.0)
+    if not worker.prefetched or worker.backlog_s < 0:
+        worker.backlog_s = 0.0
+
+
+def _note_stuck(state: State, queue: ShapeQueue, now: float, out: list[Effect]) -> None:
+    """A head without a place: reserve a worker for it if it has waited long, tell people if it waits in vain."""
+    if queue.stuck_since is None:
+        queue.stuck_since = now
+    if queue.feasible and state.workers and not any(w.could_fit(queue.shape) for w in state.workers.values()):
+        _report_infeasible(state, queue, out)
+        return
+    if now - queue.stuck_since < RESERVE_AFTER_S or len(state.queues) == 1:
+        return
+    if queue.shape in state.reservations:
+        return
+    fitting = [w for w in state.workers.values() if w.attached and not w.draining and w.reserved_for is None]
+    fitting = [w for w in fitting if w.could_fit(queue.shape)]
+    if fitting:
+        chosen = min(fitting, key=Worker.load)
+        chosen.reserved_for = queue.shape
+        state.reservations[queue.shape] = chosen.incarnation
+
+
+def _unreserve(state: State, shape: Shape) -> None:
+    worker = state.workers.get(state.reservations.pop(shape))
+    if worker is not None:
+        worker.reserved_for = None
+        offer(state, worker)
+
+
+def _drop_reservations(state: State) -> None:
+    """End reservations whose tasks or workers are gone."""
+    for shape, incarnation in list(state.reservations.items()):
+        queue, worker = state.queues.get(shape), state.workers.get(incarnation)
+        if queue is None or queue.length == 0 or worker is None or worker.draining or not worker.attached:
+            _unreserve(state, shape)
+
+
+def _report_infeasible(state: State, queue: ShapeQueue, out: list[Effect]) -> None:
+    queue.feasible = False
+    head = queue.head()
+    if head is not None:
+        text = f"{head.spec.name} ({head.spec.id}) waits for {describe_shape(queue.shape)}, which no worker has: "
+        out.append(NotifySession(head.spec.session, text + describe_shortfall(state, queue.shape)))
+
+
+def _reclaim(state: State, out: list[Effect]) -> None:
+    """Ask the busiest worker for half of what it has queued ahead, when another one is idle."""
+    if len(state.workers) < 2:
+        return
+    givers = [worker for worker in state.workers.values() if worker.prefetched]
+    if not givers:
+        return
+    for taker in state.workers.values():
+        if taker.prefetched or not taker.attached or taker.draining or taker.reserved_for is not None:
+            continue
+        giver = max(givers, key=lambda worker: len(worker.prefetched))
+        waiting = [t for t in giver.prefetched.values() if not t.reclaiming and taker.fits(t.spec.shape)]
+        if waiting:
+            chosen = waiting[len(waiting) // 2 :]
+            for task in chosen:
+                task.reclaiming = True
+            out.append(ReclaimTasks(giver.incarnation, [(task.spec.id, task.attempt) for task in chosen]))

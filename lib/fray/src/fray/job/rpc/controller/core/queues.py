@@ -1,0 +1,140 @@
+"""The order in which tasks of one shape get a place: priority, then fair share between sessions, then first come.
+
+Fair share is stride scheduling (Waldspurger and Weihl, 1995): each session has a virtual time that advances by the estimated
+run time of each task it gets placed; the session that is furthest behind is next.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+from fray.job.rpc.controller.core.model import Shape, Task, TaskState, Worker
+from fray.types import Incarnation, SessionId
+
+MIN_COST_S = 0.001
+"""What placing a task costs its session at least."""
+
+
+class FairQueue:
+    """Tasks of one priority."""
+
+    __slots__ = ("_heap", "_lanes", "_passes", "_time")
+
+    def __init__(self) -> None:
+        self._lanes: dict[SessionId, deque[Task]] = {}
+        self._heap: list[tuple[float, int, SessionId]] = []
+        self._passes: dict[SessionId, float] = {}
+        self._time = 0.0
+
+    def push(self, task: Task, front: bool) -> None:
+        session = task.spec.session
+        lane = self._lanes.get(session)
+        if lane is None:
+            lane = self._lanes[session] = deque()
+            virtual = max(self._time, self._passes.get(session, 0.0))
+            self._passes[session] = virtual
+            heapq.heappush(self._heap, (virtual, task.seq, session))
+        lane.appendleft(task) if front else lane.append(task)
+
+    def head(self) -> Task | None:
+        """Return the next task, dropping those that were cancelled while queued."""
+        while self._heap:
+            _, _, session = self._heap[0]
+            lane = self._lanes[session]
+            while lane:
+                if lane[0].state is TaskState.QUEUED:
+                    return lane[0]
+                lane.popleft()
+            heapq.heappop(self._heap)
+            del self._lanes[session]
+        self._passes.clear()
+        return None
+
+    def take(self, cost_s: float) -> Task:
+        """Remove and return what ``head`` returned."""
+        virtual, _, session = self._heap[0]
+        lane = self._lanes[session]
+        task = lane.popleft()
+        self._time = virtual
+        virtual += max(cost_s, MIN_COST_S)
+        self._passes[session] = virtual
+        if lane:
+            heapq.heapreplace(self._heap, (virtual, lane[0].seq, session))
+        else:
+            heapq.heappop(self._heap)
+            del self._lanes[session]
+        return task
+
+
+class ShapeQueue:
+    """Tasks of one shape that wait for a place, and the workers that may have one."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.length = 0
+        """Queued tasks; kept right by whoever queues, takes or cancels."""
+        self.stuck_since: float | None = None
+        """Since when the head finds no place, though other shapes do."""
+        self.feasible = True
+        """Whether some worker could ever run the shape; False once its sessions were told."""
+        self._levels: dict[int, FairQueue] = {}
+        self._order: list[int] = []
+        self._candidates: list[tuple[float, int, Incarnation]] = []
+        self._tickets: dict[Incarnation, int] = {}
+
+    def push(self, task: Task, front: bool = False) -> None:
+        level = self._levels.get(task.spec.priority)
+        if level is None:
+            level = self._levels[task.spec.priority] = FairQueue()
+            self._order = sorted(self._levels, reverse=True)
+        level.push(task, front)
+        self.length += 1
+
+    def head(self) -> Task | None:
+        """Return the next task to place."""
+        if self.length == 0:
+            return None
+        for priority in self._order:
+            task = self._levels[priority].head()
+            if task is not None:
+                return task
+        return None
+
+    def take(self, task: Task, cost_s: float) -> None:
+        """Remove the head."""
+        level = self._levels[task.spec.priority]
+        level.take(cost_s)
+        self.length -= 1
+        if level.head() is None and len(self._order) > 1:
+            del self._levels[task.spec.priority]
+            self._order = sorted(self._levels, reverse=True)
+
+    def offer(self, worker: Worker, ticket: int) -> None:
+        """Note that a worker may have room, with its load now; earlier notes of it are void."""
+        if not worker.could_fit(self.shape):
+            return
+        self._tickets[worker.incarnation] = ticket
+        heapq.heappush(self._candidates, (worker.load(), ticket, worker.incarnation))
+        if len(self._candidates) > 64 + 4 * len(self._tickets):
+            self._candidates = [c for c in self._candidates if self._tickets.get(c[2]) == c[1]]
+            heapq.heapify(self._candidates)
+
+    def best(self) -> Incarnation | None:
+        """Return the candidate with the least load."""
+        while self._candidates:
+            _, ticket, incarnation = self._candidates[0]
+            if self._tickets.get(incarnation) == ticket:
+                return incarnation
+            heapq.heappop(self._candidates)
+        return None
+
+    def drop_best(self) -> None:
+        """Forget the best candidate until it is offered again."""
+        _, _, incarnation = heapq.heappop(self._candidates)
+        self._tickets.pop(incarnation, None)
+
+    def reorder_best(self, worker: Worker, ticket: int) -> None:
+        """Put the best candidate where its new load belongs."""
+        self._tickets[worker.incarnation] = ticket
+        heapq.heapreplace(self._candidates, (worker.load(), ticket, worker.incarnation))

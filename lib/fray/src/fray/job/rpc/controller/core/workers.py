@@ -1,0 +1,153 @@
+"""The life of workers: registered, attached, reporting, draining, gone. Every report is fenced by its incarnation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fray.job.rpc.controller.core import placement, tasks
+from fray.job.rpc.controller.core.effects import DisconnectWorker, Effect, StopTasks
+from fray.job.rpc.controller.core.events import (
+    WorkerAttached,
+    WorkerDetached,
+    WorkerLeft,
+    WorkerRegistered,
+    WorkerReported,
+)
+from fray.job.rpc.controller.core.model import Outcome, OutcomeKind, State, Task, Worker
+from fray.job.rpc.controller.core.retries import judge_loss
+from fray.types import Incarnation, TaskId
+
+
+def register(state: State, event: WorkerRegistered, out: list[Effect]) -> None:
+    """Begin a worker's life; the one before it under the same id is over."""
+    if event.incarnation in state.workers:
+        return
+    for other in [worker for worker in state.workers.values() if worker.id == event.worker]:
+        lose(state, other, "its worker restarted", event.now, out)
+    state.workers[event.incarnation] = Worker(
+        incarnation=event.incarnation,
+        id=event.worker,
+        capacity=dict(event.capacity),
+        address=event.address,
+        tags=dict(event.tags),
+        registered_at=event.now,
+        last_seen=event.now,
+        detached_at=event.now,
+    )
+    state.stats["workers registered"] += 1
+    tasks.set_timer(state, event.now + state.limits.silence_s, "silence", event.incarnation)
+
+
+def attach(state: State, event: WorkerAttached, out: list[Effect]) -> None:
+    """Open a worker's stream and settle what each side thinks the worker has."""
+    worker = state.workers.get(event.incarnation)
+    if worker is None:
+        state.stats["stale attachments refused"] += 1
+        out.append(DisconnectWorker(event.incarnation))
+        return
+    worker.attached = True
+    worker.last_seen = event.now
+    held = set(event.held)
+    for task in list(worker.assigned.values()):
+        if (task.spec.id, task.attempt) in held:
+            held.discard((task.spec.id, task.attempt))
+        else:
+            undelivered = Outcome(task.spec.id, task.attempt, OutcomeKind.RETURNED)
+            tasks.settle(state, task, undelivered, event.now, out)
+    if held:
+        state.stats["stale attempts dropped"] += len(held)
+        out.append(StopTasks(event.incarnation, sorted(held)))
+    stopping = [(task.spec.id, task.attempt) for task in worker.assigned.values() if task.cancelling is not None]
+    if stopping:
+        out.append(StopTasks(event.incarnation, stopping))
+    for task in worker.assigned.values():
+        task.reclaiming = False
+    placement.offer(state, worker)
+    placement.refresh_feasibility(state, out)
+
+
+def detach(state: State, event: WorkerDetached, out: list[Effect]) -> None:
+    """Note a broken stream; the worker has a short while to come back."""
+    worker = state.workers.get(event.incarnation)
+    if worker is not None and worker.attached:
+        worker.attached = False
+        worker.detached_at = event.now
+        tasks.set_timer(state, event.now + state.limits.reattach_grace_s, "reattach", event.incarnation)
+
+
+def report(state: State, event: WorkerReported, out: list[Effect]) -> None:
+    """Take what a worker says; reports of a past life, or of attempts that are not current, change nothing."""
+    worker = state.workers.get(event.incarnation)
+    if worker is None:
+        state.stats["stale reports refused"] += max(1, len(event.outcomes))
+        return
+    worker.last_seen = event.now
+    for outcome in event.outcomes:
+        task = _current(worker, outcome.task, outcome.attempt)
+        if task is None:
+            state.stats["stale reports refused"] += 1
+        else:
+            tasks.settle(state, task, outcome, event.now, out)
+    _note_waiting(state, worker, event.blocked, event.unblocked)
+    if event.draining and not worker.draining:
+        worker.draining = True
+        placement.refresh_feasibility(state, out)
+
+
+def leave(state: State, event: WorkerLeft, out: list[Effect]) -> None:
+    """End a worker's life on its own word."""
+    worker = state.workers.get(event.incarnation)
+    if worker is not None:
+        lose(state, worker, f"its worker {worker.id} left", event.now, out)
+
+
+def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect]) -> None:
+    """End a worker's life; its attempts go elsewhere in the same step."""
+    del state.workers[worker.incarnation]
+    state.stats["workers lost"] += 1
+    for task in list(worker.assigned.values()):
+        tasks.carry_out(state, task, judge_loss(task, state.limits, why), None, now, out)
+    out.append(DisconnectWorker(worker.incarnation))
+    placement.refresh_feasibility(state, out)
+
+
+def check_silence(state: State, incarnation: Incarnation, now: float, out: list[Effect]) -> None:
+    """Give up on a worker that has said nothing for too long; else look again later."""
+    worker = state.workers.get(incarnation)
+    if worker is None:
+        return
+    silent_until = worker.last_seen + state.limits.silence_s
+    if silent_until <= now:
+        lose(state, worker, f"its worker {worker.id} was silent for {now - worker.last_seen:.1f} s", now, out)
+    else:
+        tasks.set_timer(state, silent_until, "silence", incarnation)
+
+
+def check_reattached(state: State, incarnation: Incarnation, now: float, out: list[Effect]) -> None:
+    """Give up on a worker whose stream broke and did not come back."""
+    worker = state.workers.get(incarnation)
+    if worker is not None and not worker.attached and worker.detached_at + state.limits.reattach_grace_s <= now:
+        lose(state, worker, f"the connection to its worker {worker.id} broke", now, out)
+
+
+def _current(worker: Worker, task_id: TaskId, attempt: int) -> Task | None:
+    task = worker.assigned.get(task_id)
+    return task if task is not None and task.attempt == attempt else None
+
+
+def _note_waiting(
+    state: State, worker: Worker, blocked: Sequence[tuple[TaskId, int]], unblocked: Sequence[tuple[TaskId, int]]
+) -> None:
+    """Lend the place of tasks that wait for other tasks; take it back, if need be beyond capacity, when they go on."""
+    for task_id, attempt in blocked:
+        task = _current(worker, task_id, attempt)
+        if task is not None and not task.blocked:
+            task.blocked = True
+            if worker.prefetched.pop(task_id, None) is None:
+                placement.vacate(state, worker, task)
+            placement.offer(state, worker)
+    for task_id, attempt in unblocked:
+        task = _current(worker, task_id, attempt)
+        if task is not None and task.blocked:
+            task.blocked = False
+            placement.occupy(worker, task)

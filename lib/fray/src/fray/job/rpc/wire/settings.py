@@ -1,0 +1,31 @@
+"""Numbers and names that both ends of the wire agree on."""
+
+from __future__ import annotations
+
+PROTOCOL_VERSION = "1"
+"""Changes when an old and a new side would misunderstand each other."""
+PROTOCOL_HEADER = "fray-protocol"
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Largest message either side reads; what is larger is a payload on storage."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Senders start a new message beyond this."""
+BATCH_ITEMS = 2000
+"""Senders start a new message beyond this many tasks or results."""
+MAX_TASK_BYTES = 1024 * 1024
+"""Largest task (arguments and code apart) that the controller takes inline."""
+MAX_NAME_CHARS = 256
+"""Longest id or name that the controller takes."""
+
+KEEP_ALIVE_S = 120
+"""How long a server keeps an idle connection: longer than the 90 s of the clients' pools, else calls meet closed ones."""
+STREAM_PULSE_S = 5.0
+"""A server stream with nothing to say sends an empty message so often, so that each side notices a dead other."""
+STREAM_SILENCE_S = 20.0
+"""A client takes a stream that is silent for so long as broken."""
+HEARTBEAT_S = 2.0
+"""A worker reports at least so often."""
+CALL_TIMEOUT_S = 30.0
+"""A unary call that has no answer for so long is repeated under the same id."""
+CONNECT_TIMEOUT_S = 5.0
+"""A connection that is not made within this has failed."""
