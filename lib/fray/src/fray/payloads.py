@@ -107,6 +107,11 @@ class PayloadStore:
         return body
 
 
+def derive_key(token: str) -> bytes:
+    """Return the key that a cluster's payloads are signed with."""
+    return hashlib.blake2b(token.encode(), person=b"fray-payloads", digest_size=32).digest()
+
+
 def _local_path(url: str) -> Path | None:
     scheme, separator, rest = url.partition("://")
     if not separator:

@@ -101,6 +101,8 @@ class ContextConfig:
     """Threads, or CPUs of a local cluster; None for the number of CPUs."""
     controller_address: str | None = None
     """The controller's URL, ``local`` or ``local[N]``; for ``fray`` only."""
+    log_to_driver: bool = True
+    """Whether to show here what tasks print on other processes."""
     ray_options: dict[str, Any] = field(default_factory=dict)
     """Passed to ``ray.init``."""
 
@@ -112,13 +114,16 @@ class ContextConfig:
 
     def create(self) -> JobContext:
         """Return a new context; raises as ``create_job_ctx`` does."""
-        return create_job_ctx(self.context_type, self.max_workers, self.controller_address, **self.ray_options)
+        return create_job_ctx(
+            self.context_type, self.max_workers, self.controller_address, self.log_to_driver, **self.ray_options
+        )
 
 
 def create_job_ctx(
     context_type: ContextType = "auto",
     max_workers: int | None = None,
     controller_address: str | None = None,
+    log_to_driver: bool = True,
     **ray_options: Any,
 ) -> JobContext:
     """Return a new context; close it, or use it in a ``with`` statement.
@@ -131,13 +136,14 @@ def create_job_ctx(
         controller_address: a URL such as ``http://127.0.0.1:50051``; ``FRAY_ADDRESS`` and the configuration file fill it in.
             ``local`` or ``local[N]`` starts a private controller and worker with N slots as a child process, which ends with
             the context.
+        log_to_driver: show here what tasks print on other processes (fray and ray).
         ray_options: passed to ``ray.init`` when Ray is not initialised yet.
 
     Raises:
         ConfigurationError: (a ValueError) for arguments that make no sense, or ``fray`` without any address.
         Unavailable, AuthError, VersionMismatch: when the controller cannot be used; the text says what to do.
     """
-    config = ContextConfig(context_type, max_workers, controller_address, ray_options)
+    config = ContextConfig(context_type, max_workers, controller_address, log_to_driver, ray_options)
     kind = _detect() if config.context_type == "auto" else config.context_type
     if controller_address is not None and kind != "fray":
         if context_type != "auto":
@@ -158,10 +164,10 @@ def create_job_ctx(
             raise ConfigurationError("the ray context needs Ray: pip install 'fray[ray]'")
         from fray.job.ray_ctx import RayContext
 
-        return RayContext(max_workers, **ray_options)
+        return RayContext(max_workers, log_to_driver=log_to_driver, **ray_options)
     from fray.job.rpc.context import connect
 
-    return connect(controller_address, max_workers)
+    return connect(controller_address, max_workers, log_to_driver)
 
 
 def _detect() -> ContextType:
@@ -173,7 +179,14 @@ def _detect() -> ContextType:
 
 _current: ContextVar[JobContext | None] = ContextVar("fray_job_ctx", default=None)
 _process_default: JobContext | None = None
+_default_factory: Callable[[], JobContext] | None = None
 _process_lock = threading.Lock()  # guards _process_default
+
+
+def set_default_factory(factory: Callable[[], JobContext]) -> None:
+    """Decide what the default context of this process is; for executors, where it depends on the running task."""
+    global _default_factory
+    _default_factory = factory
 
 
 @contextmanager
@@ -192,6 +205,8 @@ def get_default_job_ctx() -> JobContext:
     found = _current.get()
     if found is not None:
         return found
+    if _default_factory is not None:
+        return _default_factory()
     with _process_lock:
         if _process_default is None:
             _process_default = create_job_ctx("auto")

@@ -238,7 +238,7 @@ class TaskHandle(Message[_TaskHandleFields]):
             string incarnation = 11;
             ```
         wait_s:
-            with GetTaskResult: wait so long for the end, at most 60
+            with GetTaskResult: wait so long for the end, at most 15
 
             ```proto
             double wait_s = 12;

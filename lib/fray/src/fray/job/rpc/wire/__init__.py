@@ -1,1 +1,1 @@
-"""The border: messages to values, errors to codes, tokens, clients and servers. Only this room and ``proto`` know connectrpc."""
+"""The border: messages to values, errors to codes, tokens, clients and servers; with ``proto`` the only room for connectrpc."""

@@ -18,7 +18,7 @@ from fray.job.rpc.wire.settings import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_ME
 
 _TRANSPORT: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_S,
-    "read_timeout": STREAM_SILENCE_S + CALL_TIMEOUT_S,
+    "read_timeout": STREAM_SILENCE_S,
     "enable_gzip": False,
     "enable_brotli": False,
     "enable_zstd": False,

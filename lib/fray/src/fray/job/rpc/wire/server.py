@@ -74,7 +74,7 @@ class HttpServer:
         self.address = f"http://{shown}:{self.port}"
         self._server = uvicorn.Server(
             uvicorn.Config(
-                TokenGate(app, token),  # type: ignore[arg-type]
+                TokenGate(app, token),
                 http="httptools",
                 ws="none",
                 lifespan="off",

@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from fray.job.rpc.controller.core import placement, sessions, tasks, workers
 from fray.job.rpc.controller.core import events as ev
+from fray.job.rpc.controller.core import placement, sessions, tasks, workers
 from fray.job.rpc.controller.core.effects import Effect
 from fray.job.rpc.controller.core.events import Event
 from fray.job.rpc.controller.core.model import ErrorKind, State, TaskState

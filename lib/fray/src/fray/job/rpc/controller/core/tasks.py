@@ -7,7 +7,17 @@ import heapq
 from fray.job.rpc.controller.core import placement
 from fray.job.rpc.controller.core.effects import Effect, EndSession, StopTasks, WakeSession
 from fray.job.rpc.controller.core.events import CancelRequested, ResultsAcknowledged, TasksSubmitted
-from fray.job.rpc.controller.core.model import EndedTask, ErrorKind, Outcome, OutcomeKind, Session, State, Task, TaskSpec, TaskState
+from fray.job.rpc.controller.core.model import (
+    EndedTask,
+    ErrorKind,
+    Outcome,
+    OutcomeKind,
+    Session,
+    State,
+    Task,
+    TaskSpec,
+    TaskState,
+)
 from fray.job.rpc.controller.core.retries import Move, Verdict, judge
 from fray.types import TaskId
 

@@ -1,0 +1,162 @@
+"""What waits to be pushed down the open streams: commands for a worker, logs and notices for a session.
+
+A stream takes everything that has gathered while it was sending: batches form by themselves, without timers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from fray.job.rpc.controller.core.model import Task
+from fray.job.rpc.proto import fray_pb as pb
+from fray.job.rpc.wire.settings import STREAM_PULSE_S
+from fray.types import TaskId
+
+MAX_LOG_BYTES = 4 * 1024 * 1024
+"""Output that waits for a slow client; older output is dropped and the loss is told."""
+
+Attempt = tuple[TaskId, int]
+
+
+class Channel:
+    """Wakes the one stream that reads it. A newer stream replaces an older one."""
+
+    def __init__(self) -> None:
+        self._wakeup = asyncio.Event()
+        self._reader = 0
+        self._closed = False
+
+    def wake(self) -> None:
+        """Let the stream look."""
+        self._wakeup.set()
+
+    def close(self) -> None:
+        """End the stream for good."""
+        self._closed = True
+        self._wakeup.set()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def claim(self) -> int:
+        """Become the reader; the one before ends."""
+        self._reader += 1
+        self._wakeup.set()
+        return self._reader
+
+    def is_reader(self, reader: int) -> bool:
+        """Whether a claim is the latest."""
+        return self._reader == reader
+
+    async def wakeups(self, reader: int) -> AsyncIterator[None]:
+        """Yield when there may be something to send, and every ``STREAM_PULSE_S``; end when closed or replaced."""
+        loop = asyncio.get_running_loop()
+        pulse = loop.call_later(STREAM_PULSE_S, self._wakeup.set)
+        try:
+            while not self._closed and self._reader == reader:
+                self._wakeup.clear()
+                yield
+                if not self._wakeup.is_set():
+                    pulse.cancel()
+                    pulse = loop.call_later(STREAM_PULSE_S, self._wakeup.set)
+                    await self._wakeup.wait()
+        finally:
+            pulse.cancel()
+
+
+class WorkerChannel(Channel):
+    """Commands for one life of a worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known_functions: set[str] = set()
+        """Code this worker has been sent."""
+        self._start: list[tuple[Task, int]] = []
+        self._stop: list[Attempt] = []
+        self._reclaim: list[Attempt] = []
+        self._forget: list[str] = []
+
+    def start(self, tasks: list[Task]) -> None:
+        """Order attempts to be started."""
+        self._start.extend((task, task.attempt) for task in tasks)
+        self.wake()
+
+    def stop(self, attempts: Iterable[Attempt]) -> None:
+        """Order attempts to be stopped."""
+        self._stop.extend(attempts)
+        self.wake()
+
+    def reclaim(self, attempts: Iterable[Attempt]) -> None:
+        """Ask for attempts back."""
+        self._reclaim.extend(attempts)
+        self.wake()
+
+    def forget(self, functions: Iterable[str]) -> None:
+        """Let the worker drop code that nobody uses."""
+        gone = [function for function in functions if function in self.known_functions]
+        self.known_functions.difference_update(gone)
+        self._forget.extend(gone)
+        self.wake()
+
+    def discard_unsent(self) -> None:
+        """Forget orders of an earlier stream: attaching settles what the worker has."""
+        self._start.clear()
+        self._stop.clear()
+        self._reclaim.clear()
+
+    def take_starts(self, limit: int) -> list[Task]:
+        """Return up to ``limit`` attempts to start that still belong to the worker."""
+        batch, self._start = self._start[:limit], self._start[limit:]
+        if self._start:
+            self.wake()
+        return [task for task, attempt in batch if task.attempt == attempt and task.worker is not None]
+
+    def take_rest(self) -> tuple[list[pb.AttemptRef], list[pb.AttemptRef], list[str]]:
+        """Return the orders to stop, to hand back, and to forget."""
+        rest = (_refs(self._stop), _refs(self._reclaim), self._forget)
+        self._stop, self._reclaim, self._forget = [], [], []
+        return rest
+
+
+class SessionChannel(Channel):
+    """What a client gets besides results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logs: deque[pb.LogLines] = deque()
+        self._log_bytes = 0
+        self._dropped_bytes = 0
+        self._notices: list[str] = []
+
+    def notify(self, text: str) -> None:
+        """Tell the person at the client something."""
+        self._notices.append(text)
+        self.wake()
+
+    def add_logs(self, lines: pb.LogLines) -> None:
+        """Pass on output of a task."""
+        self._logs.append(lines)
+        self._log_bytes += len(lines.text)
+        while self._log_bytes > MAX_LOG_BYTES:
+            dropped = len(self._logs.popleft().text)
+            self._log_bytes -= dropped
+            self._dropped_bytes += dropped
+        self.wake()
+
+    def take(self) -> tuple[list[pb.LogLines], list[str]]:
+        """Return the output and notices that wait."""
+        logs, notices = list(self._logs), self._notices
+        if self._dropped_bytes:
+            notices = [*notices, f"{self._dropped_bytes} characters of task output were dropped: this client reads too slowly"]
+        self._logs.clear()
+        self._log_bytes = self._dropped_bytes = 0
+        self._notices = []
+        return logs, notices
+
+
+def _refs(attempts: Iterable[Attempt]) -> list[pb.AttemptRef]:
+    return [pb.AttemptRef(task_id=task_id, attempt=attempt) for task_id, attempt in attempts]

@@ -1,0 +1,179 @@
+"""The owner of the controller's state: feeds events to the core on one event loop, performs the effects, keeps one timer.
+
+No locks: everything here runs on the loop, and nothing awaits between reading and writing the state. The journal, when it
+comes, belongs between ``apply`` and ``_perform``: events go to disk in groups, acknowledgements wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Iterable
+
+from fray.clock import Clock, SystemClock
+from fray.job.rpc.controller.channels import SessionChannel, WorkerChannel
+from fray.job.rpc.controller.core import apply, next_deadline
+from fray.job.rpc.controller.core import effects as fx
+from fray.job.rpc.controller.core.events import Event, SessionOpened, TimePassed
+from fray.job.rpc.controller.core.machine import ANONYMOUS_SESSION
+from fray.job.rpc.controller.core.model import Limits, State
+from fray.job.rpc.controller.functions import FunctionStore
+from fray.payloads import PayloadStore
+from fray.types import Incarnation, SessionId, TaskId
+
+log = logging.getLogger("fray.controller")
+
+
+class Driver:
+    """Runs the core. All methods belong to the event loop it was started on."""
+
+    def __init__(self, storage_root: str, limits: Limits | None = None, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
+        self.controller_id = secrets.token_hex(6)
+        self.started_at = self.clock.now()
+        self.state = State(limits or Limits())
+        self.functions = FunctionStore()
+        self.workers: dict[Incarnation, WorkerChannel] = {}
+        self.sessions: dict[SessionId, SessionChannel] = {}
+        self.storage_root = f"{storage_root.rstrip('/')}/{self.controller_id}"
+        self._cleanups: dict[SessionId, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._waiters: deque[tuple[TaskId, asyncio.Future[None]]] = deque()
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin; call on the loop."""
+        self.post(SessionOpened(self.now(), ANONYMOUS_SESSION, "callers without a session", anonymous=True))
+
+    async def stop(self) -> None:
+        """End all streams, delete all sessions' storage."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for channel in (*self.workers.values(), *self.sessions.values()):
+            channel.close()
+        await asyncio.gather(*self._cleanups.values(), return_exceptions=True)
+        await asyncio.to_thread(_delete_storage, self.storage_root)
+
+    def now(self) -> float:
+        """Return the time for an event."""
+        return self.clock.now()
+
+    def post(self, event: Event) -> None:
+        """Apply an event and perform what follows, at once."""
+        for effect in apply(self.state, event):
+            self._perform(effect)
+        self._arm()
+        if self._waiters:
+            self._release_waiters()
+
+    def worker_channel(self, incarnation: Incarnation) -> WorkerChannel:
+        """Return the commands waiting for a worker; for one that is gone, a channel that nobody reads."""
+        channel = self.workers.get(incarnation)
+        if channel is None:
+            channel = WorkerChannel()
+            if incarnation in self.state.workers:
+                self.workers[incarnation] = channel
+        return channel
+
+    def session_channel(self, session: SessionId) -> SessionChannel:
+        """Return what waits for a session besides results; for one that is gone, a channel that nobody reads."""
+        channel = self.sessions.get(session)
+        if channel is None:
+            channel = SessionChannel()
+            if session in self.state.sessions:
+                self.sessions[session] = channel
+        return channel
+
+    def session_storage(self, session: SessionId) -> str:
+        """Return the URL of a session's directory."""
+        return f"{self.storage_root}/{session}"
+
+    async def wait_ended(self, tasks: Iterable[TaskId], timeout_s: float) -> None:
+        """Return when all the tasks have ended or are unknown, or after ``timeout_s``."""
+        loop = asyncio.get_running_loop()
+        futures = []
+        for task_id in tasks:
+            task = self.state.tasks.get(task_id)
+            if task is not None and not task.state.is_final:
+                future = loop.create_future()
+                self._waiters.append((task_id, future))
+                futures.append(future)
+        if futures:
+            await asyncio.wait(futures, timeout=timeout_s)
+
+    async def wait_cleaned(self, session: SessionId, timeout_s: float) -> None:
+        """Return when the storage of an ended session is deleted, or after ``timeout_s``."""
+        cleanup = self._cleanups.get(session)
+        if cleanup is not None:
+            await asyncio.wait([cleanup], timeout=timeout_s)
+
+    def _perform(self, effect: fx.Effect) -> None:
+        match effect:
+            case fx.StartTasks(incarnation, tasks):
+                self.worker_channel(incarnation).start(tasks)
+            case fx.WakeSession(session):
+                channel = self.sessions.get(session)
+                if channel is not None:
+                    channel.wake()
+            case fx.StopTasks(incarnation, attempts):
+                self.worker_channel(incarnation).stop(attempts)
+            case fx.ReclaimTasks(incarnation, attempts):
+                self.worker_channel(incarnation).reclaim(attempts)
+            case fx.DisconnectWorker(incarnation):
+                gone = self.workers.pop(incarnation, None)
+                if gone is not None:
+                    gone.close()
+            case fx.NotifySession(session, text):
+                log.warning("%s", text)
+                self.session_channel(session).notify(text)
+            case fx.EndSession(session):
+                self._end_session(session)
+
+    def _end_session(self, session: SessionId) -> None:
+        channel = self.sessions.pop(session, None)
+        if channel is not None:
+            channel.close()
+        forgotten = self.functions.release(session)
+        if forgotten:
+            for worker in self.workers.values():
+                worker.forget(forgotten)
+        cleanup = asyncio.create_task(asyncio.to_thread(_delete_storage, self.session_storage(session)))
+        self._cleanups[session] = cleanup
+        cleanup.add_done_callback(lambda _: self._cleanups.pop(session, None))
+
+    def _arm(self) -> None:
+        """Keep one timer, for the core's next deadline."""
+        when = next_deadline(self.state)
+        if when is None or self._stopped or (self._timer is not None and self._timer_at <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, when - self.now()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if not self._stopped:
+            self.post(TimePassed(self.now()))
+
+    def _release_waiters(self) -> None:
+        for _ in range(len(self._waiters)):
+            task_id, future = self._waiters.popleft()
+            task = self.state.tasks.get(task_id)
+            if future.done():
+                continue
+            if task is None or task.state.is_final:
+                future.set_result(None)
+            else:
+                self._waiters.append((task_id, future))
+
+
+def _delete_storage(url: str) -> None:
+    try:
+        PayloadStore(url).delete()
+    except Exception as error:  # storage of any kind may fail in any way; what stays is named
+        log.warning("could not remove %s: %s: %s", url, type(error).__name__, error)

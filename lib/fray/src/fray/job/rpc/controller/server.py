@@ -1,0 +1,104 @@
+"""Binding, starting and stopping a controller inside a process."""
+
+from __future__ import annotations
+
+from fray.config import default_storage_root, load_config
+from fray.job.rpc.controller.core.model import Limits
+from fray.job.rpc.controller.driver import Driver
+from fray.job.rpc.controller.service import ControllerService
+from fray.job.rpc.proto.fray_connect import FrayControllerASGIApplication
+from fray.job.rpc.wire.server import HttpServer, LoopThread, check_host
+from fray.job.rpc.wire.settings import MAX_MESSAGE_BYTES
+
+
+class FrayControllerServer:
+    """A controller in this process, on a thread of its own.
+
+    ``start`` and ``stop`` block and may be called from any thread; ``stop`` is idempotent. State is kept in memory.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        token: str | None = None,
+        storage: str | None = None,
+        limits: Limits | None = None,
+        insecure: bool = False,
+    ) -> None:
+        """Configure a controller.
+
+        Args:
+            port: where to listen; 0 lets the system choose.
+            host: address to listen on; other than loopback only with ``insecure``.
+            token: the cluster's secret; None takes ``FRAY_TOKEN`` or the user's token file, which is made if need be.
+            storage: fsspec URL under which sessions keep large payloads; None takes ``FRAY_STORAGE`` or a private directory.
+            limits: when to give up on clients, workers and tasks.
+            insecure: allow unencrypted traffic beyond this machine.
+
+        Raises:
+            ConfigurationError: if the settings contradict each other.
+        """
+        check_host(host, insecure)
+        config = load_config(storage=storage, token=token)
+        self._host, self._port = host, port
+        self._token = config.require_token()
+        self._storage = config.storage or default_storage_root()
+        self._limits = limits
+        self._loop = LoopThread("fray-controller")
+        self._driver: Driver | None = None
+        self._http: HttpServer | None = None
+
+    @property
+    def address(self) -> str:
+        """The URL for clients and workers; valid after ``start``."""
+        if self._http is None:
+            raise RuntimeError("the controller is not running; call start()")
+        return self._http.address
+
+    def start(self) -> int:
+        """Serve. Returns the port when the controller accepts calls.
+
+        Raises:
+            ConfigurationError: if the port is taken.
+        """
+        self._loop.start()
+        try:
+            self._loop.run(self._serve())
+        except BaseException:
+            self._loop.stop()
+            raise
+        return self.port
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; valid after ``start``."""
+        return int(self.address.rpartition(":")[2])
+
+    def stop(self, grace: float = 5.0) -> None:
+        """End all streams, give open calls up to ``grace`` seconds, release everything."""
+        if self._http is None:
+            return
+        http, self._http = self._http, None
+        try:
+            self._loop.run(self._shut_down(http), grace + 10.0)
+        finally:
+            self._loop.stop()
+
+    async def _serve(self) -> None:
+        self._driver = Driver(self._storage, self._limits)
+        app = FrayControllerASGIApplication(
+            ControllerService(self._driver),  # type: ignore[arg-type]
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            compressions=[],
+        )
+        http = HttpServer(app, self._token, self._host, self._port)
+        self._driver.start()
+        await http.start()
+        self._http = http
+
+    async def _shut_down(self, http: HttpServer) -> None:
+        if self._driver is not None:
+            await self._driver.stop()
+        await http.stop()

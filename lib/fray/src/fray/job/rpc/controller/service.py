@@ -1,0 +1,319 @@
+"""The RPC edge of the controller: messages in, events to the driver, messages out. Nothing is decided here."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+
+import fray
+from fray.errors import ConfigurationError
+from fray.job.rpc.controller.core import events as ev
+from fray.job.rpc.controller.core.machine import ANONYMOUS_SESSION
+from fray.job.rpc.controller.core.model import EndedTask, Outcome, OutcomeKind, Session, Task, TaskSpec
+from fray.job.rpc.controller.core.story import tell_story
+from fray.job.rpc.controller.core.tasks import find_refusal
+from fray.job.rpc.controller.driver import Driver
+from fray.job.rpc.proto import fray_pb as pb
+from fray.job.rpc.proto.fray_connect import FrayController as ControllerProtocol
+from fray.job.rpc.wire import convert
+from fray.job.rpc.wire.errors import SESSION_UNKNOWN
+from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S, MAX_NAME_CHARS
+from fray.types import Incarnation, SessionId, TaskId, WorkerId
+
+MAX_WAIT_S = 15.0
+"""Longest wait inside ``GetTaskResult``: shorter than the silence after which clients take a connection as dead."""
+
+Ctx = Any
+
+
+class ControllerService(ControllerProtocol):
+    """Implements the ``FrayController`` service. Handlers do not await between reading and writing the state."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    # --- sessions and tasks: the lanes
+
+    async def open_session(self, request: pb.OpenSessionRequest, ctx: Ctx, /) -> pb.OpenSessionResponse:
+        driver = self._driver
+        session = SessionId(_checked(request.session_id, "session_id"))
+        if session == ANONYMOUS_SESSION:
+            raise ConnectError(Code.INVALID_ARGUMENT, "session_id: 'anonymous' is the controller's own")
+        parent = SessionId(request.parent_id) if request.parent_id else None
+        driver.post(ev.SessionOpened(driver.now(), session, request.name[:MAX_NAME_CHARS], parent, request.logs))
+        self._session(session)
+        limits = driver.state.limits
+        return pb.OpenSessionResponse(
+            storage_url=driver.session_storage(session),
+            max_bytes=limits.session_bytes,
+            max_tasks=limits.session_tasks,
+            controller_id=driver.controller_id,
+        )
+
+    async def close_session(self, request: pb.SessionRef, ctx: Ctx, /) -> pb.Empty:
+        session = SessionId(request.session_id)
+        self._driver.post(ev.SessionClosed(self._driver.now(), session))
+        await self._driver.wait_cleaned(session, 5.0)
+        return pb.Empty()
+
+    async def submit_tasks(self, request: pb.SubmitTasksRequest, ctx: Ctx, /) -> pb.Empty:
+        driver = self._driver
+        session = self._session(SessionId(request.session_id))
+        for function in request.functions:
+            driver.functions.add(session.id, _checked(function.function_id, "function_id"), function.code)
+        if request.tasks:
+            specs = [self._spec(spec, session) for spec in request.tasks]
+            driver.post(ev.TasksSubmitted(driver.now(), session.id, specs, request.batch))
+        if request.cancel:
+            driver.post(ev.CancelRequested(driver.now(), [TaskId(task) for task in request.cancel], "cancelled by its client"))
+        if request.acked_seq:
+            driver.post(ev.ResultsAcknowledged(driver.now(), session.id, request.acked_seq))
+        return pb.Empty()
+
+    async def watch_tasks(self, request: pb.WatchTasksRequest, ctx: Ctx, /) -> AsyncIterator[pb.TaskEvents]:
+        driver = self._driver
+        session = self._session(SessionId(request.session_id))
+        channel = driver.session_channel(session.id)
+        reader = channel.claim()
+        cursor = request.after_seq
+        driver.post(ev.SessionWatched(driver.now(), session.id))
+        try:
+            async for _ in channel.wakeups(reader):
+                results: list[pb.TaskResult] = []
+                size = 0
+                while cursor < session.last_seq and len(results) < BATCH_ITEMS and size < BATCH_BYTES:
+                    cursor += 1
+                    task = session.outbox.get(cursor)
+                    if task is not None:
+                        results.append(convert.result_to_wire(task))
+                        size += len(task.result)
+                logs, notices = channel.take()
+                if cursor < session.last_seq:
+                    channel.wake()
+                yield pb.TaskEvents(results=results, last_seq=cursor, logs=logs, notices=notices)
+        finally:
+            driver.post(ev.SessionUnwatched(driver.now(), session.id))
+
+    async def cancel_tasks(self, request: pb.CancelTasksRequest, ctx: Ctx, /) -> pb.CancelTasksResponse:
+        live = [self._task(task_id) for task_id in request.task_ids]
+        chosen = [task.spec.id for task in live if isinstance(task, Task) and not task.state.is_final]
+        self._driver.post(ev.CancelRequested(self._driver.now(), chosen, "cancelled by hand"))
+        return pb.CancelTasksResponse(cancelled=len(chosen))
+
+    # --- tasks: the simple surface
+
+    async def submit_task(self, request: pb.TaskSpec, ctx: Ctx, /) -> pb.TaskHandle:
+        driver = self._driver
+        session = self._session(SessionId(request.session_id) if request.session_id else ANONYMOUS_SESSION)
+        task_id = TaskId(request.task_id or f"{session.id}-{secrets.token_hex(8)}")
+        if task_id not in driver.state.tasks:
+            driver.post(ev.TasksSubmitted(driver.now(), session.id, [self._spec(request, session, task_id)]))
+        return self._handle(task_id)
+
+    async def get_task_status(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.TaskHandle:
+        return self._handle(request.task_id)
+
+    async def get_task_result(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.TaskResult:
+        self._task(request.task_id)
+        if request.wait_s > 0:
+            await self._driver.wait_ended([TaskId(request.task_id)], min(request.wait_s, MAX_WAIT_S))
+        task = self._task(request.task_id)
+        if isinstance(task, EndedTask):
+            raise ConnectError(Code.NOT_FOUND, f"task {task.id} {task.state.value}; its result is not kept any more")
+        if not task.state.is_final:
+            return pb.TaskResult(task_id=task.spec.id, status=convert.STATUS_OF_STATE[task.state])
+        result = convert.result_to_wire(task)
+        if result.result_data[:1] == b"J" and task.error_kind is None:
+            result.result_json = result.result_data[1:].decode()
+        return result
+
+    async def list_tasks(self, request: pb.ListTasksRequest, ctx: Ctx, /) -> pb.TaskList:
+        wanted: list[Task | EndedTask] = [
+            *reversed(self._driver.state.history),
+            *sorted(self._driver.state.tasks.values(), key=lambda task: task.submitted_at, reverse=True),
+        ]
+        wanted.sort(key=lambda task: task.submitted_at, reverse=True)
+        if request.status != pb.TaskStatus.UNSPECIFIED:
+            wanted = [task for task in wanted if convert.STATUS_OF_STATE[task.state] == request.status]
+        shown = wanted[: request.limit or 100]
+        return pb.TaskList(tasks=[self._any_to_wire(task) for task in shown], total=len(wanted))
+
+    async def explain_task(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.Explanation:
+        task = self._task(request.task_id)
+        return pb.Explanation(task=self._any_to_wire(task), story=tell_story(task))
+
+    # --- workers
+
+    async def register_worker(self, request: pb.WorkerInfo, ctx: Ctx, /) -> pb.RegisterWorkerResponse:
+        driver = self._driver
+        worker = WorkerId(_checked(request.worker_id, "worker_id"))
+        incarnation = Incarnation(_checked(request.incarnation or request.worker_id, "incarnation"))
+        capacity = dict(request.resources) or {"cpu": float(request.cpu_cores), "memory": float(request.memory_bytes)}
+        tags = dict(request.tags)
+        driver.post(ev.WorkerRegistered(driver.now(), incarnation, worker, capacity, request.address, tags))
+        return pb.RegisterWorkerResponse(storage_url=driver.storage_root, heartbeat_s=HEARTBEAT_S)
+
+    async def attach(self, request: pb.AttachRequest, ctx: Ctx, /) -> AsyncIterator[pb.Commands]:
+        driver = self._driver
+        incarnation = Incarnation(request.incarnation)
+        if incarnation not in driver.state.workers:
+            raise ConnectError(
+                Code.NOT_FOUND, f"worker incarnation {incarnation!r} is not registered, or was given up: register"
+            )
+        channel = driver.worker_channel(incarnation)
+        reader = channel.claim()
+        channel.discard_unsent()
+        held = [(TaskId(ref.task_id), ref.attempt) for ref in request.held]
+        driver.post(ev.WorkerAttached(driver.now(), incarnation, held))
+        try:
+            async for _ in channel.wakeups(reader):
+                starts, functions = self._starts(channel.take_starts(BATCH_ITEMS), channel.known_functions)
+                stop, reclaim, forget = channel.take_rest()
+                yield pb.Commands(start=starts, stop=stop, reclaim=reclaim, functions=functions, forget_functions=forget)
+        finally:
+            if channel.is_reader(reader):
+                driver.post(ev.WorkerDetached(driver.now(), incarnation))
+
+    async def report(self, request: pb.ReportRequest, ctx: Ctx, /) -> pb.ReportResponse:
+        driver = self._driver
+        incarnation = Incarnation(request.incarnation)
+        if incarnation not in driver.state.workers:
+            driver.state.stats["stale reports refused"] += max(1, len(request.outcomes))
+            return pb.ReportResponse(fenced=True)
+        for lines in request.logs:
+            driver.session_channel(SessionId(lines.session_id)).add_logs(lines)
+        driver.post(
+            ev.WorkerReported(
+                driver.now(),
+                incarnation,
+                [convert.outcome_from_wire(outcome) for outcome in request.outcomes],
+                [(TaskId(ref.task_id), ref.attempt) for ref in request.blocked],
+                [(TaskId(ref.task_id), ref.attempt) for ref in request.unblocked],
+                request.draining,
+            )
+        )
+        if request.leaving:
+            driver.post(ev.WorkerLeft(driver.now(), incarnation))
+        return pb.ReportResponse()
+
+    async def report_task_complete(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.Empty:
+        return self._report_one(request, OutcomeKind.FINISHED)
+
+    async def report_task_failed(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.Empty:
+        return self._report_one(request, OutcomeKind.FAILED)
+
+    async def list_workers(self, request: pb.Empty, ctx: Ctx, /) -> pb.WorkerList:
+        now = self._driver.now()
+        return pb.WorkerList(workers=[convert.worker_to_wire(worker, now) for worker in self._driver.state.workers.values()])
+
+    async def get_status(self, request: pb.Empty, ctx: Ctx, /) -> pb.ClusterStatus:
+        state = self._driver.state
+        tasks: dict[str, int] = {}
+        for task in state.tasks.values():
+            name = convert.STATUS_OF_STATE[task.state].name
+            tasks[name] = tasks.get(name, 0) + 1
+        return pb.ClusterStatus(
+            controller_id=self._driver.controller_id,
+            version=fray.__version__,
+            uptime_s=self._driver.now() - self._driver.started_at,
+            sessions=len(state.sessions) - 1,
+            tasks=tasks,
+            stats=dict(state.stats),
+            capacity=_total(worker.capacity for worker in state.workers.values()),
+            used=_total(worker.used for worker in state.workers.values()),
+            workers=len(state.workers),
+        )
+
+    # --- translation
+
+    def _session(self, session_id: SessionId) -> Session:
+        session = self._driver.state.sessions.get(session_id)
+        if session is None or session.closed:
+            raise ConnectError(Code.NOT_FOUND, f"{SESSION_UNKNOWN}: the controller has no session {session_id!r}")
+        return session
+
+    def _task(self, task_id: str) -> Task | EndedTask:
+        task = self._driver.state.tasks.get(TaskId(task_id))
+        if task is not None:
+            return task
+        for ended in reversed(self._driver.state.history):
+            if ended.id == task_id:
+                return ended
+        raise ConnectError(
+            Code.NOT_FOUND, f"no task {task_id!r}: it never was, or ended long ago; `fray tasks` lists the known"
+        )
+
+    def _spec(self, spec: pb.TaskSpec, session: Session, task_id: str | None = None) -> TaskSpec:
+        try:
+            converted = convert.spec_from_wire(spec, session.id, _checked(task_id or spec.task_id, "task_id"))
+        except ConfigurationError as error:
+            raise ConnectError(Code.INVALID_ARGUMENT, str(error)) from error
+        if not self._driver.functions.has(converted.function_id):
+            raise ConnectError(
+                Code.INVALID_ARGUMENT, f"task {converted.id}: unknown function {converted.function_id!r}: send its code"
+            )
+        refusal = find_refusal(self._driver.state, session, 1, len(converted.payload))
+        if refusal is not None:
+            raise ConnectError(Code.RESOURCE_EXHAUSTED, refusal)
+        return converted
+
+    def _starts(self, tasks: list[Task], known: set[str]) -> tuple[list[pb.StartTask], list[pb.Function]]:
+        state = self._driver.state
+        starts, functions = [], []
+        for task in tasks:
+            function_id = task.spec.function_id
+            if function_id not in known:
+                code = self._driver.functions.find(function_id)
+                if code is not None:
+                    known.add(function_id)
+                    functions.append(pb.Function(function_id=function_id, code=code))
+            values = [state.tasks[dependency].result for dependency in task.spec.dependencies]
+            session = state.sessions.get(task.spec.session)
+            starts.append(convert.start_to_wire(task, values, session is not None and session.logs))
+        return starts, functions
+
+    def _report_one(self, request: pb.TaskHandle, kind: OutcomeKind) -> pb.Empty:
+        incarnation = Incarnation(request.incarnation or request.worker_id)
+        if incarnation not in self._driver.state.workers:
+            raise ConnectError(Code.NOT_FOUND, f"worker incarnation {incarnation!r} is not registered")
+        outcome = Outcome(TaskId(request.task_id), request.attempt, kind, request.result_data, request.error)
+        self._driver.post(ev.WorkerReported(self._driver.now(), incarnation, [outcome]))
+        return pb.Empty()
+
+    def _handle(self, task_id: str) -> pb.TaskHandle:
+        return self._any_to_wire(self._task(task_id))
+
+    def _any_to_wire(self, task: Task | EndedTask) -> pb.TaskHandle:
+        now = self._driver.now()
+        if isinstance(task, Task):
+            return convert.handle_to_wire(self._driver.state, task, now)
+        return pb.TaskHandle(
+            task_id=task.id,
+            status=convert.STATUS_OF_STATE[task.state],
+            error=task.message,
+            name=task.name,
+            session_id=task.session,
+            attempt=task.attempt,
+            age_s=now - task.submitted_at,
+        )
+
+
+def _checked(text: str, field: str) -> str:
+    if not text or len(text) > MAX_NAME_CHARS or not text.isprintable() or "/" in text or text.startswith("."):
+        raise ConnectError(
+            Code.INVALID_ARGUMENT,
+            f"{field} {text[:40]!r}: give 1 to {MAX_NAME_CHARS} printable characters, without '/' and not beginning with '.'",
+        )
+    return text
+
+
+def _total(amounts: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for one in amounts:
+        for name, amount in one.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total

@@ -1,0 +1,364 @@
+"""A client's session with a controller: one lane that sends, one stream that receives.
+
+Sending: the first task of an idle client goes out at once from the calling thread; while a call is in flight, others gather
+and go together in the next one. One request is in flight at a time, so requests arrive in order; each carries a number, so
+that repeating one changes nothing. Receiving: results are pushed, acknowledged by number with the next request, and
+then forgotten by the controller. A broken stream is opened again behind the last result.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fray.errors import (
+    AuthError,
+    ConfigurationError,
+    ContextClosed,
+    FrayError,
+    TaskLost,
+    TransportError,
+    Unavailable,
+    VersionMismatch,
+)
+from fray.job.rpc import lineage
+from fray.job.rpc.futures import FrayFuture, to_exception
+from fray.job.rpc.proto import fray_pb as pb
+from fray.job.rpc.wire.client import ControllerClient
+from fray.job.rpc.wire.errors import Refused, SessionUnknown, unreachable
+from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, CONNECT_TIMEOUT_S
+from fray.payloads import PayloadStore, derive_key
+from fray.serialization import PackedCallable
+from fray.types import SessionId, TaskId
+
+log = logging.getLogger("fray.client")
+
+RECONNECT_S = 30.0
+"""How long a client tries to reach a controller that it has lost."""
+ACK_DELAY_S = 0.5
+"""Results are acknowledged after so long if no other request takes the acknowledgement along."""
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.05, 1.0
+"""Between attempts to reach the controller."""
+CLOSE_TIMEOUT_S = 10.0
+"""How long ``close`` waits for the controller to say goodbye."""
+
+
+@dataclass(slots=True)
+class _Unsent:
+    spec: pb.TaskSpec
+    function: PackedCallable
+    received_seq: int
+    """Results that had arrived when the task was queued: those behind may be among its dependencies."""
+
+
+class Session:
+    """One session. Thread-safe."""
+
+    def __init__(self, address: str, token: str, show_logs: bool) -> None:
+        self.id = SessionId(f"s{secrets.token_hex(6)}")
+        self.address = address
+        self._client = ControllerClient(address, token)
+        self._key = derive_key(token)
+        self._show_logs = show_logs
+        self.store = PayloadStore("", self._key)
+        self._changed = threading.Condition()  # guards all fields below
+        self._futures: dict[TaskId, FrayFuture] = {}
+        self._unsent: list[_Unsent] = []
+        self._cancels: list[str] = []
+        self._known_functions: set[str] = set()
+        self._batch = 0
+        self._sending = False
+        self._retry: tuple[pb.SubmitTasksRequest, int] | None = None
+        self._received_seq = 0
+        self._acked_seq = 0
+        self._held_bytes = 0
+        self._max_bytes = self._max_tasks = 0
+        self._counter = 0
+        self._closed = False
+        self._failure: FrayError | None = None
+        self._stopping = threading.Event()
+        self._sender = threading.Thread(target=self._send_loop, name="fray-send", daemon=True)
+        self._watcher = threading.Thread(target=self._watch_loop, name="fray-watch", daemon=True)
+
+    def open(self) -> None:
+        """Introduce the client to the controller. Blocks.
+
+        Raises:
+            Unavailable, AuthError, VersionMismatch: if the controller cannot be used; says what to do.
+        """
+        request = pb.OpenSessionRequest(
+            session_id=self.id,
+            name=f"{sys.argv[0] or 'python'} (pid {os.getpid()} on {socket.gethostname()})"[-200:],
+            parent_id=lineage.current_session(),
+            logs=self._show_logs,
+        )
+        try:
+            answer = self._client.call("open_session", request, timeout_s=CONNECT_TIMEOUT_S * 2)
+        except BaseException as error:
+            self._client.close()
+            if isinstance(error, SessionUnknown):
+                raise ContextClosed("the session of the task that runs here has ended") from error
+            raise unreachable(self.address, error) from error if isinstance(error, Unavailable) else error
+        self.store = PayloadStore(answer.storage_url, self._key)
+        self._max_bytes = answer.max_bytes // 2  # the other half is for results
+        self._max_tasks = answer.max_tasks
+        self._sender.start()
+        self._watcher.start()
+
+    def submit(
+        self, function: PackedCallable, name: str, build: Callable[[], tuple[pb.TaskSpec, list[FrayFuture]]]
+    ) -> FrayFuture:
+        """Send a task. Blocks only while the session has more at the controller than it may.
+
+        ``build`` makes the spec and names the unsettled futures it depends on; it is called again if one of them settles
+        before the task is in the lane.
+
+        Raises:
+            ContextClosed: after ``close``, or when the controller is lost for good.
+        """
+        while True:
+            spec, dependencies = build()
+            size = len(spec.serialized_data)
+            with self._changed:
+                self._wait_for_room(size)
+                if any(dependency.settled for dependency in dependencies):
+                    continue
+                self._counter += 1
+                task_id = TaskId(f"{self.id}-{self._counter}")
+                spec.task_id = task_id
+                future = FrayFuture(task_id, name, size, self.store.unpack, self._cancel)
+                was_idle = not self._futures
+                self._futures[task_id] = future
+                self._held_bytes += size
+                self._unsent.append(_Unsent(spec, function, self._received_seq))
+                inline = was_idle and not self._sending and self._retry is None
+                if inline:
+                    self._sending = True
+                elif not self._sending:
+                    self._changed.notify_all()
+            if inline:
+                self._send_once()
+            return future
+
+    def check_open(self) -> None:
+        """Raise ContextClosed if the session has ended."""
+        if self._closed:
+            raise ContextClosed("this fray context is closed; create a new one")
+        if self._failure is not None:
+            raise ContextClosed(f"this fray context has lost its controller: {self._failure}") from self._failure
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be submitted any more."""
+        return self._closed or self._failure is not None
+
+    def close(self) -> None:
+        """Cancel what is not done, end the session, release everything. Idempotent."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            futures = list(self._futures.values())
+            self._unsent.clear()
+            self._changed.notify_all()
+        self._stopping.set()
+        for future in futures:
+            future.cancel()
+        try:
+            if self._failure is None:
+                self._client.call("close_session", pb.SessionRef(session_id=self.id), timeout_s=CLOSE_TIMEOUT_S)
+        except TransportError as error:
+            log.info("the session could not be closed: %s", error)
+        for thread in (self._sender, self._watcher):
+            if thread is not threading.current_thread():
+                thread.join(CLOSE_TIMEOUT_S)
+        self._client.close()
+
+    # --- sending
+
+    def _wait_for_room(self, size: int) -> None:
+        """Wait, with the lock held, until the session may have ``size`` more bytes and one more task."""
+        while True:
+            self.check_open()
+            full = self._held_bytes + size > self._max_bytes or len(self._futures) >= self._max_tasks
+            if not self._futures or not full or threading.current_thread() is self._watcher:
+                return
+            self._changed.wait()
+
+    def _send_loop(self) -> None:
+        while True:
+            with self._changed:
+                while not self._may_send():
+                    if self._closed or self._failure is not None:
+                        return
+                    self._changed.wait(ACK_DELAY_S if self._received_seq > self._acked_seq else None)
+                self._sending = True
+            self._send_once()
+
+    def _may_send(self) -> bool:
+        if self._sending or self._closed or self._failure is not None:
+            return False
+        return bool(self._unsent or self._cancels or self._retry or (self._received_seq > self._acked_seq and self._quiet()))
+
+    def _quiet(self) -> bool:
+        """Whether acknowledgements need a request of their own: many, or nobody else sends."""
+        return self._received_seq - self._acked_seq >= BATCH_ITEMS or not self._futures
+
+    def _send_once(self) -> None:
+        """Send one request. The caller has set ``_sending``."""
+        with self._changed:
+            request, safe_seq = self._retry or self._compose()
+            self._retry = (request, safe_seq)
+        backoff_s = 0.0
+        try:
+            self._client.call("submit_tasks", request)
+        except Refused:
+            backoff_s = MIN_BACKOFF_S
+            self._acknowledge_alone(safe_seq)
+        except (SessionUnknown, AuthError, VersionMismatch, ConfigurationError) as error:
+            self._fail(error)
+        except TransportError as error:
+            log.info("%s; trying again", error)
+            backoff_s = 4 * MIN_BACKOFF_S
+        else:
+            with self._changed:
+                self._retry = None
+                self._acked_seq = max(self._acked_seq, request.acked_seq)
+        if backoff_s:
+            self._stopping.wait(backoff_s)
+        with self._changed:
+            self._sending = False
+            if self._may_send():
+                self._changed.notify_all()
+
+    def _compose(self) -> tuple[pb.SubmitTasksRequest, int]:
+        """Return the next request, with the lock held, and the results that may be acknowledged without it."""
+        size = count = 0
+        functions = {}
+        for entry in self._unsent:
+            if count >= BATCH_ITEMS or size >= BATCH_BYTES:
+                break
+            count += 1
+            size += len(entry.spec.serialized_data)
+            if entry.function.function_id not in self._known_functions:
+                functions[entry.function.function_id] = entry.function.code
+                size += len(entry.function.code)
+        batch, self._unsent = self._unsent[:count], self._unsent[count:]
+        self._known_functions.update(functions)
+        self._batch += 1
+        cancels, self._cancels = self._cancels, []
+        safe_seq = batch[0].received_seq if batch else self._received_seq
+        request = pb.SubmitTasksRequest(
+            session_id=self.id,
+            batch=self._batch,
+            tasks=[entry.spec for entry in batch],
+            functions=[pb.Function(function_id=function_id, code=code) for function_id, code in functions.items()],
+            acked_seq=self._unsent[0].received_seq if self._unsent else self._received_seq,
+            cancel=cancels,
+        )
+        return request, safe_seq
+
+    def _acknowledge_alone(self, seq: int) -> None:
+        """Make room at a controller that has none: tell it which results it can forget."""
+        try:
+            self._client.call("submit_tasks", pb.SubmitTasksRequest(session_id=self.id, acked_seq=seq))
+        except TransportError as error:
+            log.info("%s; trying again", error)
+
+    def _cancel(self, future: Any) -> None:
+        with self._changed:
+            known = self._futures.pop(future.task_id, None)
+            if known is None:
+                return
+            self._held_bytes -= known.size_bytes
+            known.settled = True
+            self._cancels.append(future.task_id)
+            self._changed.notify_all()
+
+    # --- receiving
+
+    def _watch_loop(self) -> None:
+        lost_at: float | None = None
+        backoff_s = MIN_BACKOFF_S
+        while not self._closed and self._failure is None:
+            try:
+                for events in self._client.watch(pb.WatchTasksRequest(session_id=self.id, after_seq=self._received_seq)):
+                    lost_at, backoff_s = None, MIN_BACKOFF_S
+                    self._take(events)
+            except (SessionUnknown, AuthError, VersionMismatch) as error:
+                self._fail(error)
+                return
+            except TransportError as error:
+                log.info("%s", error)
+            if self._closed:
+                return
+            now = time.monotonic()
+            if lost_at is None:
+                lost_at = now
+            elif now - lost_at > RECONNECT_S:
+                self._fail(Unavailable(f"the controller at {self.address} has not answered for {RECONNECT_S:g} s"))
+                return
+            self._stopping.wait(backoff_s)
+            backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+
+    def _take(self, events: pb.TaskEvents) -> None:
+        for notice in events.notices:
+            print(f"fray: {notice}", file=sys.stderr)
+        for lines in events.logs:
+            _show(lines)
+        if not events.results:
+            return
+        ended = []
+        with self._changed:
+            for result in events.results:
+                future = self._futures.pop(TaskId(result.task_id), None)
+                if future is None:
+                    continue
+                self._held_bytes -= future.size_bytes
+                if result.status == pb.TaskStatus.FINISHED:
+                    future.payload = result.result_data
+                future.settled = True
+                ended.append((future, result))
+            self._received_seq = max(self._received_seq, events.last_seq)
+            if not self._sending or self._held_bytes < self._max_bytes:
+                self._changed.notify_all()
+        for future, result in ended:
+            if future.payload is not None:
+                future.resolve(None)
+            else:
+                future.reject(to_exception(result, future.name))
+
+    def _fail(self, error: FrayError) -> None:
+        """Give up: no future may hang."""
+        with self._changed:
+            if self._failure is not None or self._closed:
+                return
+            self._failure = error
+            futures = list(self._futures.values())
+            self._futures.clear()
+            self._held_bytes = 0
+            self._changed.notify_all()
+        self._stopping.set()
+        for future in futures:
+            future.settled = True
+            lost = TaskLost(f"{future.name} ({future.task_id}): the controller lost this session: {error}")
+            lost.__cause__ = error
+            future.reject(lost)
+
+
+def _show(lines: pb.LogLines) -> None:
+    stream = sys.stderr if lines.is_stderr else sys.stdout
+    prefix = f"({lines.name} {lines.worker_id}) "
+    try:
+        stream.write("".join(prefix + line + "\n" for line in lines.text.splitlines()))
+        stream.flush()
+    except (OSError, ValueError):  # the stream is closed: nobody wants to read
+        pass

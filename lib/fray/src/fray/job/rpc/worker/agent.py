@@ -1,0 +1,390 @@
+"""A worker's agent: takes orders from the controller, gives them to executors, reports until it is acknowledged.
+
+Network only: user code never runs here, so nothing a task does can delay a heartbeat. If the controller cannot be reached,
+what runs goes on, and outcomes are kept and sent when it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from fray.clock import Clock, SystemClock
+from fray.config import executor_environment
+from fray.errors import FrayError, TransportError
+from fray.job.rpc.controller.core.model import Outcome, OutcomeKind
+from fray.job.rpc.proto import fray_pb as pb
+from fray.job.rpc.wire.client import AsyncControllerClient
+from fray.job.rpc.wire.convert import OUTCOME_TO_WIRE, shape_of
+from fray.job.rpc.wire.errors import NotKnown
+from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S
+from fray.job.rpc.worker import core as wc
+from fray.job.rpc.worker import frames
+from fray.job.rpc.worker.pool import ExecutorPool
+from fray.types import TaskId
+
+log = logging.getLogger("fray.worker")
+
+MAX_LOG_BYTES = 1024 * 1024
+"""Output of tasks that waits to be sent; more is dropped, and the loss is told."""
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
+"""Between attempts to reach the controller."""
+
+
+class Agent:
+    """One worker's connection and executors. All methods belong to one event loop."""
+
+    def __init__(
+        self,
+        controller_address: str,
+        token: str,
+        worker_id: str,
+        capacity: dict[str, float],
+        tags: dict[str, str],
+        address: str,
+        clock: Clock | None = None,
+    ) -> None:
+        self.worker_id = worker_id
+        self._info = pb.WorkerInfo(
+            worker_id=worker_id,
+            address=address,
+            cpu_cores=int(capacity.get("cpu", 0)),
+            memory_bytes=int(capacity.get("memory", 0)),
+            resources=capacity,
+            tags=tags,
+        )
+        self._clock = clock or SystemClock()
+        self._client = AsyncControllerClient(controller_address, token)
+        self._core = wc.WorkerCore(capacity, executors=max(1, int(capacity.get("cpu", 1))))
+        environment = executor_environment(controller_address, token)
+        self._pool = ExecutorPool(environment, self._on_frame, self._on_exit, self._on_output)
+        self._functions: dict[str, bytes] = {}
+        self._storage_url = ""
+        self._logs: list[pb.LogLines] = []
+        self._log_bytes = 0
+        self._log_bytes_dropped = 0
+        self._news = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._direct: dict[TaskId, asyncio.Future[Outcome]] = {}
+        self._draining = False
+
+    async def start(self) -> None:
+        """Register and begin to work.
+
+        Raises:
+            FrayError: if the controller cannot be used; nothing runs then.
+        """
+        await self._register()
+        self._perform(self._core.start())
+        self._spawn_task(self._follow_orders(), "fray-orders")
+        self._spawn_task(self._keep_reporting(), "fray-reports")
+
+    async def drain(self, grace_s: float) -> None:
+        """Hand back what has not begun, let the rest end within ``grace_s``, tell the controller, and go."""
+        self._draining = True
+        self._core.drain()
+        self._news.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while not self._core.idle():
+                    self._settled.clear()
+                    await self._settled.wait()
+        await self._cancel_tasks()
+        report = self._core.report(BATCH_ITEMS)
+        with contextlib.suppress(FrayError):
+            await self._client.call("report", self._to_wire(report, leaving=True), timeout_s=2.0)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End at once, executors included. Idempotent."""
+        await self._cancel_tasks()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._pool.close()
+        await self._client.close()
+        for future in self._direct.values():
+            future.cancel()
+
+    async def execute(self, order: pb.StartTask) -> Outcome:
+        """Run one task that came straight from a caller, and return its outcome. Cancelling stops the task."""
+        task = TaskId(order.task_id)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._direct[task] = future
+        try:
+            self._perform(self._core.receive(self._clock.now(), [_to_item(order, direct=True)]))
+            return await future
+        finally:
+            self._direct.pop(task, None)
+            self._perform(self._core.stop(self._clock.now(), task, order.attempt))
+
+    # --- the controller
+
+    async def _register(self) -> None:
+        self._info.incarnation = f"{self.worker_id}.{secrets.token_hex(6)}"
+        answer = await self._client.call("register_worker", self._info)
+        self._storage_url = answer.storage_url
+
+    async def _begin_new_life(self) -> None:
+        log.warning("worker %s was given up by the controller; it registers anew", self.worker_id)
+        self._perform(self._core.abandon())
+        await self._register()
+
+    async def _follow_orders(self) -> None:
+        backoff_s = MIN_BACKOFF_S
+        while True:
+            try:
+                held = [pb.AttemptRef(task_id=task, attempt=attempt) for task, attempt in self._core.held()]
+                async for commands in self._client.attach(pb.AttachRequest(incarnation=self._info.incarnation, held=held)):
+                    backoff_s = MIN_BACKOFF_S
+                    self._obey(commands)
+            except NotKnown:
+                with contextlib.suppress(TransportError):
+                    await self._begin_new_life()
+                    continue
+            except TransportError as error:
+                log.info("worker %s: %s", self.worker_id, error)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+
+    def _obey(self, commands: pb.Commands) -> None:
+        now = self._clock.now()
+        for function in commands.functions:
+            self._functions[function.function_id] = function.code
+        if commands.start:
+            self._perform(self._core.receive(now, [_to_item(order) for order in commands.start]))
+        for ref in commands.stop:
+            self._perform(self._core.stop(now, TaskId(ref.task_id), ref.attempt))
+        for ref in commands.reclaim:
+            self._core.hand_back(TaskId(ref.task_id), ref.attempt)
+        for function_id in commands.forget_functions:
+            self._functions.pop(function_id, None)
+        self._after_change()
+
+    async def _keep_reporting(self) -> None:
+        backoff_s = MIN_BACKOFF_S
+        while True:
+            with contextlib.suppress(TimeoutError):
+                if not self._news.is_set():
+                    await asyncio.wait_for(self._news.wait(), HEARTBEAT_S)
+            self._news.clear()
+            report = self._core.report(BATCH_ITEMS)
+            message = self._to_wire(report)
+            try:
+                answer = await self._client.call("report", message)
+                if answer.fenced:
+                    continue  # the stream of orders has ended too, and its owner begins a new life
+            except TransportError as error:
+                log.info("worker %s cannot report: %s", self.worker_id, error)
+                self._news.set()
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+                continue
+            backoff_s = MIN_BACKOFF_S
+            self._core.acknowledge(report)
+            self._after_change()
+
+    def _to_wire(self, report: wc.Report, leaving: bool = False) -> pb.ReportRequest:
+        outcomes, size = [], 0
+        for outcome, _ in report.outcomes:
+            outcomes.append(
+                pb.AttemptOutcome(
+                    task_id=outcome.task,
+                    attempt=outcome.attempt,
+                    kind=OUTCOME_TO_WIRE[outcome.kind],
+                    payload=outcome.payload,
+                    message=outcome.message,
+                    retryable=outcome.retryable,
+                    run_s=outcome.run_s,
+                )
+            )
+            size += len(outcome.payload)
+            if size > BATCH_BYTES:
+                break
+        del report.outcomes[len(outcomes) :]
+        return pb.ReportRequest(
+            incarnation=self._info.incarnation,
+            outcomes=outcomes,
+            blocked=_refs(report.blocked),
+            unblocked=_refs(report.unblocked),
+            draining=self._draining,
+            leaving=leaving,
+            logs=self._take_logs(),
+        )
+
+    # --- executors
+
+    def _perform(self, effects: Iterable[wc.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case wc.Spawn(number):
+                    self._pool.spawn(number)
+                case wc.Give(number, items):
+                    self._give(number, items)
+                case wc.Interrupt(number, task):
+                    self._order(number, (frames.STOP, task))
+                case wc.Recall(number):
+                    self._order(number, (frames.RECALL,))
+                case wc.Kill(number):
+                    self._pool.kill(number)
+        self._after_change()
+
+    def _give(self, number: int, items: list[wc.Item]) -> None:
+        executor = self._pool.find(number)
+        if executor is None:
+            return  # it has just ended: its exit follows
+        batch = []
+        for item in items:
+            order: pb.StartTask = item.order
+            function_id = order.function_id
+            if function_id not in executor.known_functions:
+                code = self._functions.get(function_id)
+                if code is not None:
+                    executor.known_functions.add(function_id)
+                    executor.send((frames.FUNCTION, function_id, code))
+            batch.append(
+                (
+                    order.task_id,
+                    order.session_id,
+                    function_id,
+                    order.name,
+                    order.payload,
+                    list(order.dependency_values),
+                    list(order.retry_on),
+                    f"{self._storage_url}/{order.session_id}",
+                    order.logs,
+                )
+            )
+        executor.send((frames.RUN, batch))
+
+    def _order(self, number: int, frame: frames.Frame) -> None:
+        executor = self._pool.find(number)
+        if executor is not None:
+            executor.order(frame)
+
+    def _on_frame(self, number: int, frame: frames.Frame) -> None:
+        now = self._clock.now()
+        kind = frame[0]
+        if kind == frames.DONE:
+            outcomes = [
+                Outcome(TaskId(task), 0, OutcomeKind(how), payload, message, retryable, run_s)
+                for task, how, payload, message, retryable, run_s in frame[1]
+            ]
+            self._perform(self._core.outcomes(now, number, outcomes))
+        elif kind == frames.READY:
+            self._perform(self._core.executor_ready(now, number))
+        elif kind == frames.RETURNED:
+            self._perform(self._core.returned(now, number, frame[1]))
+        elif kind == frames.BLOCKED:
+            self._perform(self._core.blocked(now, frame[1]))
+        elif kind == frames.UNBLOCKED:
+            self._perform(self._core.unblocked(now, frame[1]))
+        elif kind == frames.LOG:
+            item = self._core.items.get(frame[1])
+            if item is not None:
+                self._log(item, frame[2], frame[3])
+
+    def _on_exit(self, number: int, why: str) -> None:
+        self._perform(self._core.executor_died(self._clock.now(), number, why))
+
+    def _on_output(self, number: int, is_stderr: bool, text: str) -> None:
+        """Take what an executor's process wrote below Python's own streams."""
+        executor = self._core.executors.get(number)
+        item = next(iter(executor.items.values()), None) if executor is not None else None
+        if item is not None and item.order.logs:
+            self._log(item, is_stderr, text)
+        elif is_stderr:
+            log.info("executor %d of worker %s: %s", number, self.worker_id, text.rstrip())
+
+    # --- output of tasks
+
+    def _log(self, item: wc.Item, is_stderr: bool, text: str) -> None:
+        if self._log_bytes + len(text) > MAX_LOG_BYTES:
+            self._log_bytes_dropped += len(text)
+            return
+        order: pb.StartTask = item.order
+        self._log_bytes += len(text)
+        self._logs.append(
+            pb.LogLines(
+                session_id=order.session_id,
+                task_id=order.task_id,
+                name=order.name,
+                worker_id=self.worker_id,
+                is_stderr=is_stderr,
+                text=text,
+            )
+        )
+        self._news.set()
+
+    def _take_logs(self) -> list[pb.LogLines]:
+        logs, self._logs, self._log_bytes = self._logs, [], 0
+        if self._log_bytes_dropped and logs:
+            lost, self._log_bytes_dropped = self._log_bytes_dropped, 0
+            logs[-1].text += f"... {lost} characters of output were dropped here: tasks print faster than they can be sent\n"
+        return logs
+
+    # --- housekeeping
+
+    def _after_change(self) -> None:
+        """Wake the reporter, answer direct callers, keep one timer."""
+        if self._core.has_news():
+            self._news.set()
+        if self._core.direct_outcomes:
+            done, self._core.direct_outcomes = self._core.direct_outcomes, []
+            for outcome in done:
+                future = self._direct.get(outcome.task)
+                if future is not None and not future.done():
+                    future.set_result(outcome)
+        if self._core.idle():
+            self._settled.set()
+        when = self._core.next_deadline()
+        if self._timer is not None:
+            if when is not None and abs(self._timer_at - when) < 0.001:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if when is not None:
+            self._timer_at = when
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, when - self._clock.now()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._perform(self._core.time_passed(self._clock.now()))
+
+    def _spawn_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(_complain)
+
+    async def _cancel_tasks(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _to_item(order: pb.StartTask, direct: bool = False) -> wc.Item:
+    return wc.Item(
+        task=TaskId(order.task_id),
+        attempt=order.attempt,
+        function_id=order.function_id,
+        shape=shape_of(order.resources),
+        timeout=order.timeout_s or None,
+        order=order,
+        direct=direct,
+    )
+
+
+def _refs(attempts: list[tuple[TaskId, int]]) -> list[pb.AttemptRef]:
+    return [pb.AttemptRef(task_id=task, attempt=attempt) for task, attempt in attempts]
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the worker's %s ended: %s", task.get_name(), error, exc_info=error)

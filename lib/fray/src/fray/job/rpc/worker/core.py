@@ -1,0 +1,490 @@
+"""A worker's decisions as a pure state machine: which attempt runs on which executor, and what is reported.
+
+No clock, no processes, no network: events are method calls that carry the time, and return effects.
+
+Attempts wait in one queue, in the order in which they came. The head starts when its resources are free and an executor is
+idle. Attempts of functions that were measured as very short are given to an executor in batches, so that it need not
+wait for the agent between two of them; what an executor has not begun comes back when its current attempt takes long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fray.job.rpc.controller.core.model import EPSILON, Outcome, OutcomeKind, Shape
+from fray.types import TaskId
+
+BATCH_S = 0.004
+"""Estimated work given to one executor ahead."""
+BATCH_TASKS = 64
+"""Attempts given to one executor ahead, at most."""
+RECALL_AFTER_S = 0.05
+"""An executor that has not finished its attempts after so long gives back those it has not begun."""
+KILL_GRACE_S = 1.0
+"""An attempt that was interrupted and does not stop within this is killed with its executor."""
+MAX_SPAWN_FAILURES = 3
+"""Executors in a row that may end before they are ready."""
+MAX_WARM = 8
+"""Executors started ahead; more are started as they are needed."""
+MAX_DURATIONS = 10_000
+"""Functions whose run time is remembered."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """An attempt on this worker."""
+
+    task: TaskId
+    """Which task."""
+    attempt: int
+    """Which attempt of it."""
+    function_id: str
+    """Names the code."""
+    shape: Shape
+    """What it occupies."""
+    timeout: float | None
+    """Seconds it may run."""
+    order: Any
+    """The controller's order, opaque here."""
+    executor: int | None = None
+    """Where it runs or is about to."""
+    direct: bool = False
+    """Whether it came straight from a caller, not from the controller."""
+    blocked: bool = False
+    """Whether it waits for other tasks."""
+    alone: bool = False
+    """Whether it must not share a batch: it was in one whose executor died."""
+    stopping: OutcomeKind | None = None
+    """Set once it was interrupted: how it ends."""
+    stop_reason: str = ""
+    """Why it was interrupted."""
+
+
+@dataclass(slots=True, eq=False)
+class Executor:
+    """A child process."""
+
+    number: int
+    """Names it; never reused."""
+    ready: bool = False
+    """Whether it has said that it can run."""
+    items: dict[TaskId, Item] = field(default_factory=dict)
+    """What it was given and has not answered, in order."""
+    occupied: Shape | None = None
+    """What it occupies on behalf of its items."""
+    busy_since: float = 0.0
+    """When it got its current items."""
+    recalled: bool = False
+    """Whether it was asked to give back what it has not begun."""
+    killed: bool = False
+    """Whether its end was ordered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start an executor."""
+
+    executor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """Send attempts to an executor."""
+
+    executor: int
+    items: list[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Ask an executor to stop one attempt, or to drop it if it has not begun."""
+
+    executor: int
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask an executor for the attempts it has not begun."""
+
+    executor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End an executor at once."""
+
+    executor: int
+
+
+Effect = Spawn | Give | Interrupt | Recall | Kill
+
+
+@dataclass(slots=True)
+class Report:
+    """What the controller is to be told."""
+
+    outcomes: list[tuple[Outcome, int]] = field(default_factory=list)
+    """Ended attempts, each with the number that names it until acknowledged."""
+    blocked: list[tuple[TaskId, int]] = field(default_factory=list)
+    """Attempts that began to wait for other tasks."""
+    unblocked: list[tuple[TaskId, int]] = field(default_factory=list)
+    """Attempts that went on."""
+
+
+class WorkerCore:
+    """The state of one worker."""
+
+    def __init__(self, capacity: Mapping[str, float], executors: int) -> None:
+        self.capacity = dict(capacity)
+        self.pool_size = executors
+        self.items: dict[TaskId, Item] = {}
+        self.executors: dict[int, Executor] = {}
+        self.draining = False
+        self.direct_outcomes: list[Outcome] = []
+        """Ends of attempts that came straight from a caller, to be taken by the agent."""
+        self._queue: deque[Item] = deque()
+        self._used: dict[str, float] = {}
+        self._durations: dict[str, float] = {}
+        self._outbox: dict[int, Outcome] = {}
+        self._outbox_count = 0
+        self._waits: list[tuple[TaskId, int, bool]] = []
+        self._next_executor = 0
+        self._deadlines: dict[tuple[TaskId, int], tuple[float, str]] = {}
+        self._spawn_failures = 0
+
+    # --- events
+
+    def start(self) -> list[Effect]:
+        """Begin with some warm executors."""
+        out: list[Effect] = []
+        for _ in range(min(self.pool_size, MAX_WARM)):
+            self._spawn(out)
+        return out
+
+    def receive(self, now: float, items: Iterable[Item]) -> list[Effect]:
+        """Take attempts; those that are here already change nothing."""
+        for item in items:
+            if item.task in self.items:
+                continue
+            self.items[item.task] = item
+            if self.draining:
+                self._end(item, Outcome(item.task, item.attempt, OutcomeKind.RETURNED))
+            else:
+                self._queue.append(item)
+        return self._schedule(now)
+
+    def stop(self, now: float, task: TaskId, attempt: int) -> list[Effect]:
+        """Stop an attempt, or drop it unstarted; an unknown one changes nothing."""
+        item = self.items.get(task)
+        if item is None or item.attempt != attempt:
+            return []
+        out: list[Effect] = []
+        self._interrupt(now, item, OutcomeKind.CANCELLED, "cancelled", out)
+        return out + self._schedule(now)
+
+    def hand_back(self, task: TaskId, attempt: int) -> None:
+        """Return an attempt if it has not been given to an executor."""
+        item = self.items.get(task)
+        if item is not None and item.attempt == attempt and item.executor is None:
+            self._queue.remove(item)
+            self._end(item, Outcome(task, attempt, OutcomeKind.RETURNED))
+
+    def drain(self) -> None:
+        """Take nothing more; return what no executor has."""
+        self.draining = True
+        for item in list(self._queue):
+            self.hand_back(item.task, item.attempt)
+
+    def executor_ready(self, now: float, number: int) -> list[Effect]:
+        """Note that an executor can run."""
+        executor = self.executors.get(number)
+        if executor is not None:
+            executor.ready = True
+            self._spawn_failures = 0
+        return self._schedule(now)
+
+    def outcomes(self, now: float, number: int, outcomes: Iterable[Outcome]) -> list[Effect]:
+        """Take what an executor says of its attempts."""
+        executor = self.executors.get(number)
+        if executor is None:
+            return []
+        for outcome in outcomes:
+            item = executor.items.pop(outcome.task, None)
+            if item is None:
+                continue
+            outcome.attempt = item.attempt
+            if item.stopping is not None and outcome.kind is not OutcomeKind.FINISHED:
+                outcome = Outcome(item.task, item.attempt, item.stopping, b"", item.stop_reason)
+            elif outcome.run_s:
+                self._measure(item.function_id, outcome.run_s)
+            self._end(item, outcome)
+        return self._executor_advanced(now, executor)
+
+    def returned(self, now: float, number: int, tasks: Iterable[TaskId]) -> list[Effect]:
+        """Take back attempts that an executor has not begun."""
+        executor = self.executors.get(number)
+        if executor is None:
+            return []
+        back = [item for item in (executor.items.pop(task, None) for task in tasks) if item is not None]
+        self._requeue(back)
+        return self._executor_advanced(now, executor)
+
+    def blocked(self, now: float, task: TaskId) -> list[Effect]:
+        """Note that an attempt waits for other tasks: its place is free meanwhile."""
+        item = self.items.get(task)
+        if item is None or item.blocked or item.executor is None:
+            return []
+        item.blocked = True
+        if not item.direct:
+            self._waits.append((task, item.attempt, True))
+        self._vacate(self.executors[item.executor])
+        return self._schedule(now)
+
+    def unblocked(self, now: float, task: TaskId) -> list[Effect]:
+        """Note that an attempt goes on, beyond capacity if need be."""
+        item = self.items.get(task)
+        if item is None or not item.blocked or item.executor is None:
+            return []
+        item.blocked = False
+        if not item.direct:
+            self._waits.append((task, item.attempt, False))
+        self._occupy(self.executors[item.executor], item.shape)
+        return []
+
+    def executor_died(self, now: float, number: int, why: str) -> list[Effect]:
+        """Take the end of an executor: the attempt it ran has crashed; those behind it run again, each alone."""
+        executor = self.executors.pop(number, None)
+        if executor is None:
+            return []
+        self._vacate(executor)
+        items = list(executor.items.values())
+        if len(items) == 1:
+            (item,) = items
+            kind = item.stopping or OutcomeKind.CRASHED
+            message = item.stop_reason if item.stopping is not None else why
+            self._end(item, Outcome(item.task, item.attempt, kind, b"", message))
+        else:
+            for item in items:
+                item.alone = True
+            self._requeue(items)
+        out: list[Effect] = []
+        if not executor.ready:
+            self._spawn_failures += 1
+        if len(self.executors) < self.pool_size and self._spawn_failures < MAX_SPAWN_FAILURES and not self.draining:
+            self._spawn(out)
+        return out + self._schedule(now)
+
+    def time_passed(self, now: float) -> list[Effect]:
+        """Interrupt what is out of time, kill what does not stop, recall what waits behind a long attempt."""
+        out: list[Effect] = []
+        for key, (when, what) in list(self._deadlines.items()):
+            if when > now:
+                continue
+            del self._deadlines[key]
+            item = self.items.get(key[0])
+            if item is None or item.attempt != key[1] or item.executor is None:
+                continue
+            if what == "kill":
+                self._kill(self.executors[item.executor], out)
+            else:
+                text = f"ran longer than its timeout of {item.timeout:g} s"
+                self._interrupt(now, item, OutcomeKind.TIMEOUT, text, out)
+        for executor in self.executors.values():
+            if len(executor.items) > 1 and not executor.recalled and executor.busy_since + RECALL_AFTER_S <= now:
+                executor.recalled = True
+                out.append(Recall(executor.number))
+        return out + self._schedule(now)
+
+    def abandon(self) -> list[Effect]:
+        """Forget everything, and end what runs: this life of the worker is over."""
+        out: list[Effect] = []
+        for executor in list(self.executors.values()):
+            if executor.items:
+                self._kill(executor, out)
+                executor.items.clear()
+        self.items.clear()
+        self._queue.clear()
+        self._outbox.clear()
+        self._waits.clear()
+        self._deadlines.clear()
+        return out
+
+    # --- questions
+
+    def next_deadline(self) -> float | None:
+        """Return when ``time_passed`` should come next."""
+        times = [when for when, _ in self._deadlines.values()]
+        times += [e.busy_since + RECALL_AFTER_S for e in self.executors.values() if len(e.items) > 1 and not e.recalled]
+        return min(times, default=None)
+
+    def held(self) -> list[tuple[TaskId, int]]:
+        """Return the attempts that are here, or whose outcome is not acknowledged."""
+        return [(i.task, i.attempt) for i in self.items.values() if not i.direct] + [
+            (o.task, o.attempt) for o in self._outbox.values()
+        ]
+
+    def has_news(self) -> bool:
+        """Whether there is something to report."""
+        return bool(self._outbox or self._waits)
+
+    def report(self, limit: int) -> Report:
+        """Return what is to be reported; outcomes come again until ``acknowledge``."""
+        report = Report()
+        for number, outcome in self._outbox.items():
+            if len(report.outcomes) >= limit:
+                break
+            report.outcomes.append((outcome, number))
+        last: dict[tuple[TaskId, int], bool] = {}
+        for task, attempt, is_blocked in self._waits:
+            last[task, attempt] = is_blocked
+        report.blocked = [key for key, is_blocked in last.items() if is_blocked]
+        report.unblocked = [key for key, is_blocked in last.items() if not is_blocked]
+        return report
+
+    def acknowledge(self, report: Report) -> None:
+        """Forget what the controller has been told."""
+        for _, number in report.outcomes:
+            self._outbox.pop(number, None)
+        told = dict.fromkeys(report.blocked, True) | dict.fromkeys(report.unblocked, False)
+        self._waits = [(t, a, b) for t, a, b in self._waits if told.get((t, a)) is not b]
+
+    def idle(self) -> bool:
+        """Whether nothing runs or waits, and everything is acknowledged."""
+        return not self.items and not self._outbox
+
+    # --- steps
+
+    def _schedule(self, now: float) -> list[Effect]:
+        out: list[Effect] = []
+        while self._queue and self._fits(self._queue[0].shape):
+            executor = next((e for e in self.executors.values() if e.ready and not e.items and not e.killed), None)
+            if executor is None:
+                starting = sum(1 for e in self.executors.values() if not e.ready)
+                if starting == 0 or starting < self._startable():
+                    self._spawn(out)
+                break
+            self._occupy(executor, self._queue[0].shape)
+            self._give(now, executor, out)
+        for executor in self.executors.values():  # keep short ones flowing: top up before the batch is used up
+            if self._queue and executor.items and executor.occupied is not None and not executor.recalled:
+                self._give(now, executor, out)
+        self._trim(out)
+        return out
+
+    def _startable(self) -> int:
+        """Return how many queued attempts could start if there were executors."""
+        free = {name: amount - self._used.get(name, 0.0) for name, amount in self.capacity.items()}
+        count = 0
+        for item in self._queue:
+            for name, amount in item.shape:
+                free[name] = free.get(name, 0.0) - amount
+            if any(free[name] < -EPSILON for name, _ in item.shape) or count >= 64:
+                break
+            count += 1
+        return count
+
+    def _give(self, now: float, executor: Executor, out: list[Effect]) -> None:
+        """Give the head of the queue to an executor, and what may follow it in the same batch."""
+        batch: list[Item] = []
+        planned_s = sum(self._durations.get(item.function_id, BATCH_S) for item in executor.items.values())
+        share = -(-len(self._queue) // max(1, self.pool_size))
+        while self._queue and len(executor.items) < BATCH_TASKS:
+            item = self._queue[0]
+            if executor.items:
+                estimate_s = self._durations.get(item.function_id)
+                first = next(iter(executor.items.values()))
+                mixes = item.alone or first.alone or item.timeout is not None or first.timeout is not None
+                if mixes or first.blocked or estimate_s is None or item.shape != executor.occupied:
+                    break
+                if planned_s + estimate_s > BATCH_S or len(batch) >= share:
+                    break
+                planned_s += estimate_s
+            else:
+                planned_s = self._durations.get(item.function_id, BATCH_S)
+                executor.busy_since, executor.recalled = now, False
+            self._queue.popleft()
+            item.executor = executor.number
+            executor.items[item.task] = item
+            batch.append(item)
+            if item.timeout is not None:
+                self._deadlines[item.task, item.attempt] = (now + item.timeout, "timeout")
+        if batch:
+            out.append(Give(executor.number, batch))
+
+    def _executor_advanced(self, now: float, executor: Executor) -> list[Effect]:
+        executor.busy_since = now
+        if not executor.items:
+            self._vacate(executor)
+            executor.recalled = False
+        return self._schedule(now)
+
+    def _interrupt(self, now: float, item: Item, kind: OutcomeKind, reason: str, out: list[Effect]) -> None:
+        if item.executor is None:
+            self._queue.remove(item)
+            self._end(item, Outcome(item.task, item.attempt, kind, b"", reason))
+        elif item.stopping is None:
+            item.stopping, item.stop_reason = kind, reason
+            self._deadlines[item.task, item.attempt] = (now + KILL_GRACE_S, "kill")
+            out.append(Interrupt(item.executor, item.task))
+
+    def _kill(self, executor: Executor, out: list[Effect]) -> None:
+        if not executor.killed:
+            executor.killed = True
+            out.append(Kill(executor.number))
+
+    def _end(self, item: Item, outcome: Outcome) -> None:
+        self.items.pop(item.task, None)
+        self._deadlines.pop((item.task, item.attempt), None)
+        self._waits = [wait for wait in self._waits if wait[0] != item.task] if self._waits else self._waits
+        if item.direct:
+            self.direct_outcomes.append(outcome)
+            return
+        self._outbox_count += 1
+        self._outbox[self._outbox_count] = outcome
+
+    def _requeue(self, items: list[Item]) -> None:
+        for item in reversed(items):
+            item.executor = None
+            self._deadlines.pop((item.task, item.attempt), None)
+            if item.stopping is not None:
+                self._end(item, Outcome(item.task, item.attempt, item.stopping, b"", item.stop_reason))
+            elif self.draining:
+                self._end(item, Outcome(item.task, item.attempt, OutcomeKind.RETURNED))
+            else:
+                self._queue.appendleft(item)
+
+    def _trim(self, out: list[Effect]) -> None:
+        """End idle executors beyond the pool: they were needed while others waited."""
+        if self._queue or len(self.executors) <= self.pool_size:
+            return
+        idle = [e for e in self.executors.values() if e.ready and not e.items and not e.killed]
+        for executor in idle[: len(self.executors) - self.pool_size]:
+            self._kill(executor, out)
+
+    def _spawn(self, out: list[Effect]) -> None:
+        self._next_executor += 1
+        self.executors[self._next_executor] = Executor(self._next_executor)
+        out.append(Spawn(self._next_executor))
+
+    def _fits(self, shape: Shape) -> bool:
+        return all(self.capacity.get(name, 0.0) - self._used.get(name, 0.0) >= amount - EPSILON for name, amount in shape)
+
+    def _occupy(self, executor: Executor, shape: Shape) -> None:
+        executor.occupied = shape
+        for name, amount in shape:
+            self._used[name] = self._used.get(name, 0.0) + amount
+
+    def _vacate(self, executor: Executor) -> None:
+        for name, amount in executor.occupied or ():
+            self._used[name] = max(0.0, self._used[name] - amount)
+        executor.occupied = None
+
+    def _measure(self, function_id: str, run_s: float) -> None:
+        known = self._durations.get(function_id)
+        if known is None and len(self._durations) >= MAX_DURATIONS:
+            del self._durations[next(iter(self._durations))]
+        self._durations[function_id] = run_s if known is None else known + 0.3 * (run_s - known)
