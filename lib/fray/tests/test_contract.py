@@ -1,20 +1,85 @@
-"""The contract of JobContext over every context."""
+"""The contract of JobContext over every context: sync, threads, real Ray, and Fray in this process and in processes."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fray import create_job_ctx
+from fray.job.rpc.controller import FrayControllerServer
+from fray.job.rpc.local import LocalCluster
+from fray.job.rpc.worker import FrayWorker
 from fray.testing import CHECKS
 
+TOKEN = "contract-suite"
 
-def _rows(kind: str, *marks: pytest.MarkDecorator) -> list[object]:
-    return [pytest.param(kind, name, marks=marks, id=f"{kind}-{name}") for name in CHECKS if kind not in CHECKS[name].exempt]
+
+def _rows(kind: str) -> list[object]:
+    return [pytest.param(kind, name, id=f"{kind}-{name}") for name in CHECKS if kind not in CHECKS[name].exempt]
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize(("kind", "name"), [*_rows("sync"), *_rows("threadpool")])
 def test_contract_in_this_process(kind: str, name: str, tmp_path: Path) -> None:
     with create_job_ctx(kind, max_workers=2) as ctx:  # type: ignore[arg-type]
+        CHECKS[name].fn(ctx, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def in_process() -> Iterator[str]:
+    """Controller and agent on threads of this process; executors are processes always."""
+    server = FrayControllerServer(token=TOKEN)
+    server.start()
+    worker = FrayWorker(server.address, token=TOKEN, num_cpus=2)
+    worker.start()
+    yield server.address
+    worker.stop(grace=0)
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[LocalCluster]:
+    """A controller process and one worker process with two slots."""
+    with LocalCluster(workers=1, num_cpus=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    """One Ray with two CPUs for all rows."""
+    if importlib.util.find_spec("ray") is None:
+        if os.environ.get("CI"):
+            pytest.fail("Ray is not installed: it must be for CI")
+        pytest.skip("Ray is not installed: pip install 'fray[ray]'")
+    with create_job_ctx("ray", max_workers=2):
+        yield
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("kind", "name"), _rows("fray"))
+def test_contract_on_fray_in_process(
+    kind: str, name: str, in_process: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAY_TOKEN", TOKEN)
+    with create_job_ctx("fray", controller_address=in_process) as ctx:
+        CHECKS[name].fn(ctx, tmp_path)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("kind", "name"), _rows("fray"))
+def test_contract_on_fray_processes(
+    kind: str, name: str, processes: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAY_TOKEN", processes.token)
+    with create_job_ctx("fray", controller_address=processes.address) as ctx:
+        CHECKS[name].fn(ctx, tmp_path)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("kind", "name"), _rows("ray"))
+def test_contract_on_ray(kind: str, name: str, ray: None, tmp_path: Path) -> None:
+    with create_job_ctx("ray") as ctx:
         CHECKS[name].fn(ctx, tmp_path)

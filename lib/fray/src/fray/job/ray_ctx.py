@@ -146,12 +146,13 @@ class _Life:
         self, name: str, remote: Callable[..., Any], shipment: _Shipment, dependencies: Sequence[_Dependency]
     ) -> RayFuture[Any]:
         """Give a task to Ray; return its future, which fails as soon as a dependency does. Never blocks."""
-        future: RayFuture[Any] = RayFuture(name, self, remote(shipment, *(d.object_ref for d in dependencies)))
+        object_ref = remote(shipment, *(d.object_ref for d in dependencies))
+        tasks = [d for d in dependencies if isinstance(d, RayFuture)]
+        future: RayFuture[Any] = RayFuture(name, self, object_ref, tasks)
         _pending.add(future)
         future.add_done_callback(_forget)
-        for dependency in dependencies:
-            if isinstance(dependency, RayFuture):
-                dependency.add_done_callback(partial(_fail_dependent, weakref.ref(future)))
+        for task in tasks:
+            task.add_done_callback(partial(_fail_dependent, weakref.ref(future)))
         future.object_ref.future().add_done_callback(lambda outcome: self._inbox.put((future, outcome)))
         if self.closed:
             future.cancel()
@@ -181,6 +182,7 @@ class _Life:
                     future.resolve(_unpack(outcome.result()))
             except BaseException as error:  # the task's own, or of code that its value runs when it is unpickled
                 future.reject(_translate(error, future.name))
+            future.dependencies = ()
             del item, future, outcome
 
 
@@ -190,10 +192,12 @@ class _Life:
 class RayFuture(JobFuture[T]):
     """The future of a Ray task or actor call."""
 
-    def __init__(self, name: str, life: _Life, object_ref: Any) -> None:
+    def __init__(self, name: str, life: _Life, object_ref: Any, dependencies: Sequence[RayFuture[Any]] = ()) -> None:
         super().__init__(name, _withdraw)
         self.life = life
         self.object_ref = object_ref
+        self.dependencies = dependencies
+        """Futures that the task waits for; empty once Ray is through with it."""
 
     def fail(self, error: BaseException) -> None:
         """Reject the future and stop the task, unless it is done."""
@@ -234,10 +238,21 @@ def _forget(future: Any) -> None:
 def _fail_dependent(dependent: weakref.ref[RayFuture[Any]], dependency: Any) -> None:
     future, error = dependent(), find_failure(dependency)
     if future is not None and error is not None:
-        future.fail(error)
+        future.reject(error)  # Ray ends the task by itself
 
 
-def _withdraw(future: Any) -> None:
+def _withdraw(future: Any, _: object = None) -> None:
+    """Cancel a task in Ray once its dependencies are done.
+
+    Ray ends the whole process ("Check failed: submitted_task_ref_count > 0", seen with 2.60) when a task is cancelled while
+    it still waits for one that is cancelled too.
+    """
+    for dependency in future.dependencies:
+        if not dependency.done():
+            dependency.add_done_callback(partial(_withdraw, future))
+            return
+        if find_failure(dependency) is not None:
+            return
     if ray.is_initialized():
         with suppress(exceptions.RayError):
             ray.cancel(future.object_ref)

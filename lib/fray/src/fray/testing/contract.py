@@ -113,7 +113,8 @@ def get_takes_futures_refs_and_lists_in_order(ctx: JobContext, tmp: Path) -> Non
 
 @check()
 def get_refuses_what_is_no_future(ctx: JobContext, tmp: Path) -> None:
-    for wrong in (3, "x", None, [ctx.put(1), 5], cf.Future()):
+    wrongs: tuple[Any, ...] = (3, "x", None, [ctx.put(1), 5], cf.Future())
+    for wrong in wrongs:
         assert "get()" in str(raises(TypeError, functools.partial(ctx.get, wrong)))
 
 

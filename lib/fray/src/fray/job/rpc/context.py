@@ -36,7 +36,7 @@ def connect(controller_address: str | None = None, max_workers: int | None = Non
         found = normalize_address(controller_address) if controller_address else load_config().address
         if found is None:
             raise ConfigurationError(
-                "the fray context needs a controller: pass controller_address (a URL, or 'local' for a private cluster), or set "
+                "the fray context needs a controller: pass controller_address (a URL, or 'local' for a private cluster) or set "
                 "FRAY_ADDRESS. `fray local` starts a cluster on this machine"
             )
         if max_workers is not None:

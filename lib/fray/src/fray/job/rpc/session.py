@@ -102,11 +102,15 @@ class Session:
         )
         try:
             answer = self._client.call("open_session", request, timeout_s=CONNECT_TIMEOUT_S * 2)
-        except BaseException as error:
+        except SessionUnknown as error:
             self._client.close()
-            if isinstance(error, SessionUnknown):
-                raise ContextClosed("the session of the task that runs here has ended") from error
-            raise unreachable(self.address, error) from error if isinstance(error, Unavailable) else error
+            raise ContextClosed("the session of the task that runs here has ended") from error
+        except Unavailable as error:
+            self._client.close()
+            raise unreachable(self.address, error) from error
+        except BaseException:
+            self._client.close()
+            raise
         self.store = PayloadStore(answer.storage_url, self._key)
         self._max_bytes = answer.max_bytes // 2  # the other half is for results
         self._max_tasks = answer.max_tasks

@@ -89,7 +89,7 @@ class FrayControllerServer:
     async def _serve(self) -> None:
         self._driver = Driver(self._storage, self._limits)
         app = FrayControllerASGIApplication(
-            ControllerService(self._driver),  # type: ignore[arg-type]
+            ControllerService(self._driver),
             read_max_bytes=MAX_MESSAGE_BYTES,
             compressions=[],
         )

@@ -6,9 +6,6 @@ import secrets
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from connectrpc.code import Code
-from connectrpc.errors import ConnectError
-
 import fray
 from fray.errors import ConfigurationError
 from fray.job.rpc.controller.core import events as ev
@@ -20,7 +17,7 @@ from fray.job.rpc.controller.driver import Driver
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.proto.fray_connect import FrayController as ControllerProtocol
 from fray.job.rpc.wire import convert
-from fray.job.rpc.wire.errors import SESSION_UNKNOWN
+from fray.job.rpc.wire.errors import SESSION_UNKNOWN, Code, ConnectError
 from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S, MAX_NAME_CHARS
 from fray.types import Incarnation, SessionId, TaskId, WorkerId
 

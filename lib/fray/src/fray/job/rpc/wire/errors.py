@@ -7,6 +7,8 @@ from connectrpc.errors import ConnectError
 
 from fray import errors
 
+__all__ = ["SESSION_UNKNOWN", "Code", "ConnectError", "NotKnown", "Refused", "SessionUnknown", "to_fray_error", "unreachable"]
+
 SESSION_UNKNOWN = "session-unknown"
 """Begins the message of a call for a session that the controller does not have."""
 

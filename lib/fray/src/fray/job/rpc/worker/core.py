@@ -151,7 +151,7 @@ class WorkerCore:
         self._durations: dict[str, float] = {}
         self._outbox: dict[int, Outcome] = {}
         self._outbox_count = 0
-        self._waits: list[tuple[TaskId, int, bool]] = []
+        self._waits: dict[tuple[TaskId, int], bool] = {}  # attempts whose waiting changed, and whether they wait now
         self._next_executor = 0
         self._deadlines: dict[tuple[TaskId, int], tuple[float, str]] = {}
         self._spawn_failures = 0
@@ -240,7 +240,7 @@ class WorkerCore:
             return []
         item.blocked = True
         if not item.direct:
-            self._waits.append((task, item.attempt, True))
+            self._waits[task, item.attempt] = True
         self._vacate(self.executors[item.executor])
         return self._schedule(now)
 
@@ -251,7 +251,7 @@ class WorkerCore:
             return []
         item.blocked = False
         if not item.direct:
-            self._waits.append((task, item.attempt, False))
+            self._waits[task, item.attempt] = False
         self._occupy(self.executors[item.executor], item.shape)
         return []
 
@@ -338,19 +338,17 @@ class WorkerCore:
             if len(report.outcomes) >= limit:
                 break
             report.outcomes.append((outcome, number))
-        last: dict[tuple[TaskId, int], bool] = {}
-        for task, attempt, is_blocked in self._waits:
-            last[task, attempt] = is_blocked
-        report.blocked = [key for key, is_blocked in last.items() if is_blocked]
-        report.unblocked = [key for key, is_blocked in last.items() if not is_blocked]
+        report.blocked = [key for key, is_blocked in self._waits.items() if is_blocked]
+        report.unblocked = [key for key, is_blocked in self._waits.items() if not is_blocked]
         return report
 
     def acknowledge(self, report: Report) -> None:
-        """Forget what the controller has been told."""
+        """Forget what the controller has been told, unless it has changed since."""
         for _, number in report.outcomes:
             self._outbox.pop(number, None)
-        told = dict.fromkeys(report.blocked, True) | dict.fromkeys(report.unblocked, False)
-        self._waits = [(t, a, b) for t, a, b in self._waits if told.get((t, a)) is not b]
+        for key, is_blocked in (dict.fromkeys(report.blocked, True) | dict.fromkeys(report.unblocked, False)).items():
+            if self._waits.get(key) is is_blocked:
+                del self._waits[key]
 
     def idle(self) -> bool:
         """Whether nothing runs or waits, and everything is acknowledged."""
@@ -439,7 +437,7 @@ class WorkerCore:
     def _end(self, item: Item, outcome: Outcome) -> None:
         self.items.pop(item.task, None)
         self._deadlines.pop((item.task, item.attempt), None)
-        self._waits = [wait for wait in self._waits if wait[0] != item.task] if self._waits else self._waits
+        self._waits.pop((item.task, item.attempt), None)
         if item.direct:
             self.direct_outcomes.append(outcome)
             return

@@ -85,13 +85,16 @@ class ExecutorPool:
         self._on_frame, self._on_exit, self._on_output = on_frame, on_exit, on_output
         self._executors: dict[int, ExecutorProcess] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def find(self, number: int) -> ExecutorProcess | None:
         """Return an executor that is alive as far as we know."""
         return self._executors.get(number)
 
     def spawn(self, number: int) -> None:
-        """Start an executor; READY or its exit follows."""
+        """Start an executor; READY or its exit follows. Does nothing once closed."""
+        if self._closed:
+            return
         task = asyncio.create_task(self._spawn(number), name=f"fray-executor-{number}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -103,9 +106,8 @@ class ExecutorPool:
             executor.kill()
 
     async def close(self) -> None:
-        """End all executors and wait for their ends."""
-        for executor in self._executors.values():
-            executor.kill()
+        """End all executors and wait for their ends; no new ones start."""
+        self._closed = True
         while self._tasks:
             for executor in self._executors.values():
                 executor.kill()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from connectrpc.code import Code
-from connectrpc.errors import ConnectError
-
 from fray.errors import ConfigurationError
 from fray.job.rpc.controller.core.model import OutcomeKind
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.proto.fray_connect import FrayWorker as WorkerProtocol
 from fray.job.rpc.wire import convert
+from fray.job.rpc.wire.errors import Code, ConnectError
 from fray.job.rpc.worker.agent import Agent
 from fray.types import SessionId
 
