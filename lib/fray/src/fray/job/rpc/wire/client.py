@@ -5,6 +5,7 @@ Compression is off: for small messages on a fast network it halves the rate (mea
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -91,6 +92,7 @@ class AsyncControllerClient:
         try:
             return await getattr(self._client, method)(request, headers=self._headers, timeout_ms=int(timeout_s * 1000))
         except Exception as error:
+            _raise_if_cancelled()
             raise to_fray_error(error, self.address) from error
 
     async def attach(self, request: pb.AttachRequest) -> AsyncIterator[pb.Commands]:
@@ -99,12 +101,20 @@ class AsyncControllerClient:
             async for commands in self._client.attach(request, headers=self._headers):
                 yield commands
         except Exception as error:
+            _raise_if_cancelled()
             raise to_fray_error(error, self.address) from error
 
     async def close(self) -> None:
         """End the connections."""
         await self._client.close()
         await self._transport.aclose()
+
+
+def _raise_if_cancelled() -> None:
+    """Let a cancellation through: connectrpc reports it as an error of the call."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def worker_client(address: str, token: str) -> tuple[FrayWorkerClientSync, dict[str, str]]:

@@ -272,6 +272,9 @@ class Agent:
         now = self._clock.now()
         kind = frame[0]
         if kind == frames.DONE:
+            executor = self._pool.find(number)
+            if executor is not None:
+                executor.last_item = self._core.items.get(TaskId(frame[1][-1][0]))
             outcomes = [
                 Outcome(TaskId(task), 0, OutcomeKind(how), payload, message, retryable, run_s)
                 for task, how, payload, message, retryable, run_s in frame[1]
@@ -295,8 +298,10 @@ class Agent:
 
     def _on_output(self, number: int, is_stderr: bool, text: str) -> None:
         """Take what an executor's process wrote below Python's own streams."""
-        executor = self._core.executors.get(number)
+        executor, process = self._core.executors.get(number), self._pool.find(number)
         item = next(iter(executor.items.values()), None) if executor is not None else None
+        if item is None and process is not None:
+            item = process.last_item  # the pipe is read after the task's end
         if item is not None and item.order.logs:
             self._log(item, is_stderr, text)
         elif is_stderr:

@@ -54,6 +54,8 @@ class ExecutorProcess:
         self.control = control
         self.known_functions: set[str] = set()
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.last_item: Any = None
+        """What it ended last, for output that comes after."""
 
     def send(self, frame: frames.Frame) -> None:
         """Send work. Does not block: what the executor does not read yet is buffered here."""
