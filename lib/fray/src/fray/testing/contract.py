@@ -458,8 +458,10 @@ def higher_priority_runs_first(ctx: JobContext, tmp: Path) -> None:
     blockers = [ctx.run(_wait_for_file, tmp / "gate", i) for i in range(2)]
     for number in range(2):
         eventually(lambda number=number: (tmp / f"started-{number}").exists())  # type: ignore[misc]
-    low = [ctx.run(_note, tmp / "order", "low") for _ in range(6)]
-    high = [ctx.options(priority=5).run(_note, tmp / "order", "high") for _ in range(6)]
+    alone = ctx.options(resources={"cpu": 2})  # where tasks are placed, one at a time: no race between two processes
+    low = [alone.run(_note, tmp / "order", "low") for _ in range(6)]
+    high = [alone.options(priority=5).run(_note, tmp / "order", "high") for _ in range(6)]
+    assert ctx.wait([*low, *high], timeout=0.5)[0] == []  # time enough for all of them to be where they wait
     (tmp / "gate").touch()
     ctx.get([*blockers, *low, *high])
     order = (tmp / "order").read_text().split()

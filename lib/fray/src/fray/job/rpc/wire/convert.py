@@ -110,6 +110,7 @@ def start_to_wire(task: Task, dependency_values: list[bytes], logs: bool) -> pb.
         timeout_s=spec.timeout or 0.0,
         retry_on=list(spec.retry_on),
         logs=logs,
+        priority=spec.priority,
     )
 
 

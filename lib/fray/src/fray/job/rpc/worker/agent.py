@@ -383,6 +383,7 @@ def _to_item(order: pb.StartTask, direct: bool = False) -> wc.Item:
         timeout=order.timeout_s or None,
         order=order,
         direct=direct,
+        priority=order.priority,
     )
 
 

@@ -2,7 +2,7 @@
 
 No clock, no processes, no network: events are method calls that carry the time, and return effects.
 
-Attempts wait in one queue, in the order in which they came. The head starts when its resources are free and an executor is
+Attempts wait in one queue, by priority, then in the order in which they came. The head starts when its resources are free and an executor is
 idle. Attempts of functions that were measured as very short are given to an executor in batches, so that it need not
 wait for the agent between two of them; what an executor has not begun comes back when its current attempt takes long.
 """
@@ -26,7 +26,7 @@ RECALL_AFTER_S = 0.05
 KILL_GRACE_S = 1.0
 """An attempt that was interrupted and does not stop within this is killed with its executor."""
 MAX_SPAWN_FAILURES = 3
-"""Executors in a row that may end before they are ready."""
+"""Executors in a row that may end before they are ready; then the worker takes nothing more and hands back what it has."""
 MAX_WARM = 8
 """Executors started ahead; more are started as they are needed."""
 MAX_DURATIONS = 10_000
@@ -53,6 +53,8 @@ class Item:
     """Where it runs or is about to."""
     direct: bool = False
     """Whether it came straight from a caller, not from the controller."""
+    priority: int = 0
+    """Higher begins first."""
     blocked: bool = False
     """Whether it waits for other tasks."""
     alone: bool = False
@@ -144,10 +146,13 @@ class WorkerCore:
         self.items: dict[TaskId, Item] = {}
         self.executors: dict[int, Executor] = {}
         self.draining = False
+        self.broken = ""
+        """Why no executor can be started here, once that is so: the worker drains itself."""
+        self.used: dict[str, float] = {}
+        """What executors occupy; above capacity for a while when waiting attempts go on."""
         self.direct_outcomes: list[Outcome] = []
         """Ends of attempts that came straight from a caller, to be taken by the agent."""
         self._queue: deque[Item] = deque()
-        self._used: dict[str, float] = {}
         self._durations: dict[str, float] = {}
         self._outbox: dict[int, Outcome] = {}
         self._outbox_count = 0
@@ -174,7 +179,7 @@ class WorkerCore:
             if self.draining:
                 self._end(item, Outcome(item.task, item.attempt, OutcomeKind.RETURNED))
             else:
-                self._queue.append(item)
+                self._enqueue(item)
         return self._schedule(now)
 
     def stop(self, now: float, task: TaskId, attempt: int) -> list[Effect]:
@@ -262,7 +267,7 @@ class WorkerCore:
             return []
         self._vacate(executor)
         items = list(executor.items.values())
-        if len(items) == 1:
+        if len(items) == 1 and (items[0].stopping is not None or not executor.killed):
             (item,) = items
             kind = item.stopping or OutcomeKind.CRASHED
             message = item.stop_reason if item.stopping is not None else why
@@ -274,7 +279,10 @@ class WorkerCore:
         out: list[Effect] = []
         if not executor.ready:
             self._spawn_failures += 1
-        if len(self.executors) < self.pool_size and self._spawn_failures < MAX_SPAWN_FAILURES and not self.draining:
+            if self._spawn_failures >= MAX_SPAWN_FAILURES:
+                self.broken = why
+                self.drain()
+        if len(self.executors) < self.pool_size and not self.draining:
             self._spawn(out)
         return out + self._schedule(now)
 
@@ -300,8 +308,12 @@ class WorkerCore:
         return out + self._schedule(now)
 
     def abandon(self) -> list[Effect]:
-        """Forget everything, and end what runs: this life of the worker is over."""
+        """Forget everything, and end what runs: this life of the worker is over. Direct callers are told."""
         out: list[Effect] = []
+        why = "its worker was given up by the controller, and began anew"
+        self.direct_outcomes += [
+            Outcome(item.task, item.attempt, OutcomeKind.CRASHED, b"", why) for item in self.items.values() if item.direct
+        ]
         for executor in list(self.executors.values()):
             if executor.items:
                 self._kill(executor, out)
@@ -368,14 +380,15 @@ class WorkerCore:
             self._occupy(executor, self._queue[0].shape)
             self._give(now, executor, out)
         for executor in self.executors.values():  # keep short ones flowing: top up before the batch is used up
-            if self._queue and executor.items and executor.occupied is not None and not executor.recalled:
+            busy = executor.items and executor.occupied is not None and not executor.recalled and not executor.killed
+            if self._queue and busy:
                 self._give(now, executor, out)
         self._trim(out)
         return out
 
     def _startable(self) -> int:
         """Return how many queued attempts could start if there were executors."""
-        free = {name: amount - self._used.get(name, 0.0) for name, amount in self.capacity.items()}
+        free = {name: amount - self.used.get(name, 0.0) for name, amount in self.capacity.items()}
         count = 0
         for item in self._queue:
             for name, amount in item.shape:
@@ -389,16 +402,17 @@ class WorkerCore:
         """Give the head of the queue to an executor, and what may follow it in the same batch."""
         batch: list[Item] = []
         planned_s = sum(self._durations.get(item.function_id, BATCH_S) for item in executor.items.values())
-        share = -(-len(self._queue) // max(1, self.pool_size))
+        share = -(-self._head_count() // max(1, self.pool_size))
         while self._queue and len(executor.items) < BATCH_TASKS:
             item = self._queue[0]
             if executor.items:
                 estimate_s = self._durations.get(item.function_id)
                 first = next(iter(executor.items.values()))
                 mixes = item.alone or first.alone or item.timeout is not None or first.timeout is not None
+                mixes = mixes or item.priority != first.priority
                 if mixes or first.blocked or estimate_s is None or item.shape != executor.occupied:
                     break
-                if planned_s + estimate_s > BATCH_S or len(batch) >= share:
+                if planned_s + estimate_s > BATCH_S or len(batch) >= share or now - executor.busy_since > 2 * BATCH_S:
                     break
                 planned_s += estimate_s
             else:
@@ -444,10 +458,26 @@ class WorkerCore:
         self._outbox_count += 1
         self._outbox[self._outbox_count] = outcome
 
+    def _head_count(self) -> int:
+        """Return how many queued attempts have the head's priority: those that all executors share before others begin."""
+        if not self._queue or self._queue[0].priority == self._queue[-1].priority:
+            return len(self._queue)
+        return sum(1 for item in self._queue if item.priority == self._queue[0].priority)
+
+    def _enqueue(self, item: Item) -> None:
+        at = len(self._queue)
+        while at and self._queue[at - 1].priority < item.priority:
+            at -= 1
+        self._queue.insert(at, item)
+
     def _requeue(self, items: list[Item]) -> None:
         for item in reversed(items):
             item.executor = None
             self._deadlines.pop((item.task, item.attempt), None)
+            if item.blocked:  # it waits no more: it starts again
+                item.blocked = False
+                if not item.direct:
+                    self._waits[item.task, item.attempt] = False
             if item.stopping is not None:
                 self._end(item, Outcome(item.task, item.attempt, item.stopping, b"", item.stop_reason))
             elif self.draining:
@@ -459,8 +489,9 @@ class WorkerCore:
         """End idle executors beyond the pool: they were needed while others waited."""
         if self._queue or len(self.executors) <= self.pool_size:
             return
-        idle = [e for e in self.executors.values() if e.ready and not e.items and not e.killed]
-        for executor in idle[: len(self.executors) - self.pool_size]:
+        living = [e for e in self.executors.values() if not e.killed]
+        idle = [e for e in living if e.ready and not e.items]
+        for executor in idle[: max(0, len(living) - self.pool_size)]:
             self._kill(executor, out)
 
     def _spawn(self, out: list[Effect]) -> None:
@@ -469,16 +500,16 @@ class WorkerCore:
         out.append(Spawn(self._next_executor))
 
     def _fits(self, shape: Shape) -> bool:
-        return all(self.capacity.get(name, 0.0) - self._used.get(name, 0.0) >= amount - EPSILON for name, amount in shape)
+        return all(self.capacity.get(name, 0.0) - self.used.get(name, 0.0) >= amount - EPSILON for name, amount in shape)
 
     def _occupy(self, executor: Executor, shape: Shape) -> None:
         executor.occupied = shape
         for name, amount in shape:
-            self._used[name] = self._used.get(name, 0.0) + amount
+            self.used[name] = self.used.get(name, 0.0) + amount
 
     def _vacate(self, executor: Executor) -> None:
         for name, amount in executor.occupied or ():
-            self._used[name] = max(0.0, self._used[name] - amount)
+            self.used[name] = max(0.0, self.used[name] - amount)
         executor.occupied = None
 
     def _measure(self, function_id: str, run_s: float) -> None:

@@ -224,7 +224,7 @@ class Executor:
             except OSError:
                 data = b""
             if not data:
-                os._exit(0)  # the worker is gone, and with it whoever wanted the result
+                os.killpg(0, signal.SIGKILL)  # the worker is gone, and with it whoever wanted what runs here
             for frame in unpacker.feed(data):
                 if frame[0] == frames.RECALL:
                     self._return_queue()

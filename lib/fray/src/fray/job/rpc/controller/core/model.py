@@ -264,8 +264,8 @@ class Worker:
     """All attempts that belong to it, in order of assignment."""
     prefetched: dict[TaskId, Task] = field(default_factory=dict)
     """Those given to it ahead of a free place, in order."""
-    backlog_s: float = 0.0
-    """Estimated run time of the prefetched ones."""
+    backlog_s: dict[int, float] = field(default_factory=dict)
+    """Estimated run time of the prefetched ones, by priority."""
     attached: bool = False
     """Whether its command stream is open."""
     draining: bool = False
@@ -294,7 +294,7 @@ class Worker:
     def load(self) -> float:
         """The fullest resource's share, plus the work queued ahead in units of seconds."""
         share = max((used / self.capacity[name] for name, used in self.used.items() if self.capacity.get(name)), default=0.0)
-        return share + self.backlog_s
+        return share + sum(self.backlog_s.values())
 
 
 @dataclass(slots=True, eq=False)

@@ -82,8 +82,8 @@ def release(state: State, task: Task) -> None:
     task.worker, task.holding, task.blocked, task.reclaiming = None, False, False, False
     if worker is None or worker.assigned.pop(task.spec.id, None) is None:
         return
-    if worker.prefetched.pop(task.spec.id, None) is not None:
-        _unreckon(state, worker, task)
+    if task.spec.id in worker.prefetched:
+        drop_prefetched(state, worker, task)
     if holding:
         vacate(state, worker, task)
     offer(state, worker)
@@ -95,12 +95,27 @@ def vacate(state: State, worker: Worker, task: Task) -> None:
     for name, amount in task.spec.shape:
         worker.used[name] = max(0.0, worker.used.get(name, 0.0) - amount)
     while worker.prefetched:
-        first = next(iter(worker.prefetched.values()))
+        first = _first_prefetched(worker)
         if not worker.fits(first.spec.shape):
             return
-        del worker.prefetched[first.spec.id]
-        _unreckon(state, worker, first)
+        drop_prefetched(state, worker, first)
         occupy(worker, first)
+
+
+def _first_prefetched(worker: Worker) -> Task:
+    """Return what the worker begins next."""
+    if len(worker.backlog_s) == 1:
+        return next(iter(worker.prefetched.values()))
+    return max(worker.prefetched.values(), key=lambda task: task.spec.priority)
+
+
+def drop_prefetched(state: State, worker: Worker, task: Task) -> None:
+    """Count a task as no longer queued ahead."""
+    del worker.prefetched[task.spec.id]
+    priority = task.spec.priority
+    worker.backlog_s[priority] = max(0.0, worker.backlog_s[priority] - state.durations.get(task.spec.function_id, 0.0))
+    if not worker.prefetched:
+        worker.backlog_s.clear()
 
 
 def occupy(worker: Worker, task: Task) -> None:
@@ -156,7 +171,8 @@ def _may_prefetch(state: State, worker: Worker, task: Task) -> bool:
     if estimate is None or estimate > SHORT_TASK_S or worker.reserved_for is not None:
         return False
     slots = worker.slots(task.spec.shape)
-    return worker.backlog_s + estimate <= max(PREFETCH_S, estimate) * slots and len(worker.prefetched) < MAX_PREFETCH * slots
+    ahead_s = sum(seconds for priority, seconds in worker.backlog_s.items() if priority >= task.spec.priority)
+    return ahead_s + estimate <= max(PREFETCH_S, estimate) * slots and len(worker.prefetched) < MAX_PREFETCH * slots
 
 
 def _assign(state: State, worker: Worker, task: Task, now: float) -> None:
@@ -170,14 +186,9 @@ def _assign(state: State, worker: Worker, task: Task, now: float) -> None:
         task.tell(now, f"assigned to {worker.id}")
     else:
         worker.prefetched[task.spec.id] = task
-        worker.backlog_s += state.durations.get(task.spec.function_id, 0.0)
+        estimate_s = state.durations.get(task.spec.function_id, 0.0)
+        worker.backlog_s[task.spec.priority] = worker.backlog_s.get(task.spec.priority, 0.0) + estimate_s
         task.tell(now, f"queued ahead on {worker.id}")
-
-
-def _unreckon(state: State, worker: Worker, task: Task) -> None:
-    worker.backlog_s -= state.durations.get(task.spec.function_id, 0.0)
-    if not worker.prefetched or worker.backlog_s < 0:
-        worker.backlog_s = 0.0
 
 
 def _note_stuck(state: State, queue: ShapeQueue, now: float, out: list[Effect]) -> None:

@@ -89,6 +89,8 @@ class ShapeQueue:
             level = self._levels[task.spec.priority] = FairQueue()
             self._order = sorted(self._levels, reverse=True)
         level.push(task, front)
+        if self.length == 0:
+            self.feasible = True  # whoever was told otherwise waits no more
         self.length += 1
 
     def head(self) -> Task | None:

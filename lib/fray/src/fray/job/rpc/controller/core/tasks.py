@@ -53,7 +53,7 @@ def find_refusal(state: State, session: Session, count: int, size_bytes: int) ->
 def acknowledge(state: State, event: ResultsAcknowledged, out: list[Effect]) -> None:
     """Forget results that their client has."""
     session = state.sessions.get(event.session)
-    if session is None:
+    if session is None or session.closed:
         return
     for seq in range(session.acked_seq + 1, min(event.seq, session.last_seq) + 1):
         task = session.outbox.pop(seq)

@@ -48,7 +48,7 @@ def attach(state: State, event: WorkerAttached, out: list[Effect]) -> None:
     worker.attached = True
     worker.last_seen = event.now
     held = set(event.held)
-    for task in list(worker.assigned.values()):
+    for task in reversed(list(worker.assigned.values())):  # each goes to the front of its queue: the order stays
         if (task.spec.id, task.attempt) in held:
             held.discard((task.spec.id, task.attempt))
         else:
@@ -105,7 +105,7 @@ def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect]) 
     """End a worker's life; its attempts go elsewhere in the same step."""
     del state.workers[worker.incarnation]
     state.stats["workers lost"] += 1
-    for task in list(worker.assigned.values()):
+    for task in reversed(list(worker.assigned.values())):  # each goes to the front of its queue: the order stays
         tasks.carry_out(state, task, judge_loss(task, state.limits, why), None, now, out)
     out.append(DisconnectWorker(worker.incarnation))
     placement.refresh_feasibility(state, out)
@@ -143,7 +143,9 @@ def _note_waiting(
         task = _current(worker, task_id, attempt)
         if task is not None and not task.blocked:
             task.blocked = True
-            if worker.prefetched.pop(task_id, None) is None:
+            if task_id in worker.prefetched:
+                placement.drop_prefetched(state, worker, task)
+            else:
                 placement.vacate(state, worker, task)
             placement.offer(state, worker)
     for task_id, attempt in unblocked:
