@@ -15,6 +15,9 @@ SessionId = NewType("SessionId", str)
 WorkerId = NewType("WorkerId", str)
 Incarnation = NewType("Incarnation", str)
 
+MAX_COUNT = 2**31 - 1
+"""Largest priority and number of retries: they travel as 32-bit numbers."""
+
 DEFAULT_TASK_RESOURCES: Mapping[str, float] = {"cpu": 1.0}
 
 
@@ -56,14 +59,16 @@ class TaskOptions:
                 raise ConfigurationError(f"resources: {resource}={amount!r} must not be negative")
         for option in ("timeout", "deadline"):
             value = getattr(self, option)
-            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ConfigurationError(f"{option}={value!r} must be a positive number of seconds or None")
-        if not isinstance(self.max_retries, int) or self.max_retries < -1:
+        if not isinstance(self.name, str) or not self.name.isprintable():
+            raise ConfigurationError(f"name={self.name!r} must be printable text on one line")
+        if not isinstance(self.max_retries, int) or not -1 <= self.max_retries <= MAX_COUNT:
             raise ConfigurationError(f"max_retries={self.max_retries!r} must be a whole number, -1 for no limit")
-        if not isinstance(self.retry_delay_s, (int, float)) or self.retry_delay_s < 0:
-            raise ConfigurationError(f"retry_delay_s={self.retry_delay_s!r} must not be negative")
-        if not isinstance(self.priority, int):
-            raise ConfigurationError(f"priority={self.priority!r} must be a whole number")
+        if not isinstance(self.retry_delay_s, (int, float)) or not 0 <= self.retry_delay_s < math.inf:
+            raise ConfigurationError(f"retry_delay_s={self.retry_delay_s!r} must be a finite number, not negative")
+        if not isinstance(self.priority, int) or abs(self.priority) > MAX_COUNT:
+            raise ConfigurationError(f"priority={self.priority!r} must be a whole number of 32 bits")
         if isinstance(self.retry_exceptions, type):
             object.__setattr__(self, "retry_exceptions", (self.retry_exceptions,))
         for kind in self.retry_exceptions:

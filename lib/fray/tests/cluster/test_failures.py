@@ -108,7 +108,6 @@ def test_a_result_that_does_not_unpickle_here_says_so(ctx: JobContext) -> None:
     assert ctx.get(ctx.run(len, "abc"), timeout=30) == 3
 
 
-
 def _refuse() -> None:
     raise ValueError("not here")
 

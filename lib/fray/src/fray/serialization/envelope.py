@@ -67,7 +67,7 @@ def encode_json(obj: object) -> bytes:
         EncodeError: if JSON cannot hold it.
     """
     try:
-        return JSON + json.dumps(obj).encode()
+        return JSON + json.dumps(obj, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise EncodeError(f"the result {type(obj).__name__} cannot be written as JSON: {error}") from error
 

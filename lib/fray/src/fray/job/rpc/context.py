@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from fray.config import load_config, normalize_address
-from fray.errors import ConfigurationError, DecodeError
+from fray.errors import ConfigurationError, DecodeError, EncodeError
 from fray.job.base import ContextBase
 from fray.job.futures import JobFuture, Ref, find_failure
 from fray.job.rpc.futures import FrayFuture
@@ -15,6 +15,7 @@ from fray.job.rpc.lineage import Dependency, StoredRef
 from fray.job.rpc.local import LocalCluster
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.session import Session
+from fray.job.rpc.wire.settings import MAX_CODE_BYTES, MAX_DEPENDENCIES
 from fray.serialization import encode_callable
 from fray.serialization.failures import type_name
 from fray.types import DEFAULT_TASK_RESOURCES, TaskOptions
@@ -77,8 +78,13 @@ class FrayContext(ContextBase):
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture[Any]:
         self._session.check_open()
         function = encode_callable(fn)
+        if len(function.code) > MAX_CODE_BYTES:
+            raise EncodeError(
+                f"the function {function.name} is {len(function.code)} bytes long with what it captured; the limit is "
+                f"{MAX_CODE_BYTES}. Pass large values as arguments, or put() them and pass the ref"
+            )
         options = self._options
-        name = options.name or function.name
+        name = options.name or "".join(c if c.isprintable() else "?" for c in function.name)
         failed = _find_failed(args, kwargs)
         if failed is not None:
             future: JobFuture[Any] = JobFuture(name)
@@ -88,6 +94,10 @@ class FrayContext(ContextBase):
         def build() -> tuple[pb.TaskSpec, list[FrayFuture]]:
             dependencies: list[FrayFuture] = []
             call = _replace(args, kwargs, dependencies)
+            if len(dependencies) > MAX_DEPENDENCIES:
+                raise ConfigurationError(
+                    f"{name} depends on {len(dependencies)} unfinished tasks; the limit is {MAX_DEPENDENCIES}: combine in steps"
+                )
             spec = pb.TaskSpec(
                 session_id=self._session.id,
                 function_id=function.function_id,

@@ -24,6 +24,7 @@ from fray.errors import (
     ConfigurationError,
     ContextClosed,
     FrayError,
+    InternalError,
     TaskLost,
     TransportError,
     Unavailable,
@@ -227,7 +228,7 @@ class Session:
         except Refused:
             backoff_s = MIN_BACKOFF_S
             self._acknowledge_alone(safe_seq)
-        except (SessionUnknown, AuthError, VersionMismatch, ConfigurationError) as error:
+        except (SessionUnknown, AuthError, VersionMismatch, ConfigurationError, InternalError) as error:
             self._fail(error)
         except TransportError as error:
             log.info("%s; trying again", error)
@@ -297,7 +298,7 @@ class Session:
                 for events in self._client.watch(pb.WatchTasksRequest(session_id=self.id, after_seq=self._received_seq)):
                     lost_at, backoff_s = None, MIN_BACKOFF_S
                     self._take(events)
-            except (SessionUnknown, AuthError, VersionMismatch) as error:
+            except (SessionUnknown, AuthError, VersionMismatch, InternalError) as error:
                 self._fail(error)
                 return
             except TransportError as error:

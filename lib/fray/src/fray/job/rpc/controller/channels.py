@@ -75,7 +75,7 @@ class WorkerChannel(Channel):
         super().__init__()
         self.known_functions: set[str] = set()
         """Code this worker has been sent."""
-        self._start: list[tuple[Task, int]] = []
+        self._start: deque[tuple[Task, int]] = deque()
         self._stop: list[Attempt] = []
         self._reclaim: list[Attempt] = []
         self._forget: list[str] = []
@@ -108,12 +108,15 @@ class WorkerChannel(Channel):
         self._stop.clear()
         self._reclaim.clear()
 
-    def take_starts(self, limit: int) -> list[Task]:
-        """Return up to ``limit`` attempts to start that still belong to the worker."""
-        batch, self._start = self._start[:limit], self._start[limit:]
-        if self._start:
-            self.wake()
-        return [task for task, attempt in batch if task.attempt == attempt and task.worker is not None]
+    def take_start(self) -> Task | None:
+        """Return the next attempt to start that still belongs to the worker; the stream looks again when there are more."""
+        while self._start:
+            task, attempt = self._start.popleft()
+            if task.attempt == attempt and task.worker is not None:
+                if self._start:
+                    self.wake()
+                return task
+        return None
 
     def take_rest(self) -> tuple[list[pb.AttemptRef], list[pb.AttemptRef], list[str]]:
         """Return the orders to stop, to hand back, and to forget."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import secrets
 from collections.abc import AsyncIterator, Iterable
+from itertools import chain
 from typing import Any
 
 import fray
 from fray.errors import ConfigurationError
+from fray.job.rpc.controller.channels import WorkerChannel
 from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.machine import ANONYMOUS_SESSION
 from fray.job.rpc.controller.core.model import EndedTask, Outcome, OutcomeKind, Session, Task, TaskSpec
@@ -19,7 +22,7 @@ from fray.job.rpc.proto.fray_connect import FrayController as ControllerProtocol
 from fray.job.rpc.wire import convert
 from fray.job.rpc.wire.errors import SESSION_UNKNOWN, Code, ConnectError
 from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S, MAX_NAME_CHARS
-from fray.types import Incarnation, SessionId, TaskId, WorkerId
+from fray.types import Incarnation, SessionId, TaskId, TaskOptions, WorkerId
 
 MAX_WAIT_S = 15.0
 """Longest wait inside ``GetTaskResult``: shorter than the silence after which clients take a connection as dead."""
@@ -129,14 +132,12 @@ class ControllerService(ControllerProtocol):
         return result
 
     async def list_tasks(self, request: pb.ListTasksRequest, ctx: Ctx, /) -> pb.TaskList:
-        wanted: list[Task | EndedTask] = [
-            *reversed(self._driver.state.history),
-            *sorted(self._driver.state.tasks.values(), key=lambda task: task.submitted_at, reverse=True),
-        ]
-        wanted.sort(key=lambda task: task.submitted_at, reverse=True)
-        if request.status != pb.TaskStatus.UNSPECIFIED:
-            wanted = [task for task in wanted if convert.STATUS_OF_STATE[task.state] == request.status]
-        shown = wanted[: request.limit or 100]
+        if request.limit < 0:
+            raise ConnectError(Code.INVALID_ARGUMENT, f"limit {request.limit} must not be negative")
+        state = self._driver.state
+        known: Iterable[Task | EndedTask] = chain(state.tasks.values(), state.history)
+        wanted = [task for task in known if request.status in (pb.TaskStatus.UNSPECIFIED, convert.STATUS_OF_STATE[task.state])]
+        shown = heapq.nlargest(request.limit or 100, wanted, key=lambda task: task.submitted_at)
         return pb.TaskList(tasks=[self._any_to_wire(task) for task in shown], total=len(wanted))
 
     async def explain_task(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.Explanation:
@@ -150,6 +151,10 @@ class ControllerService(ControllerProtocol):
         worker = WorkerId(_checked(request.worker_id, "worker_id"))
         incarnation = Incarnation(_checked(request.incarnation or request.worker_id, "incarnation"))
         capacity = dict(request.resources) or {"cpu": float(request.cpu_cores), "memory": float(request.memory_bytes)}
+        try:
+            TaskOptions(resources=capacity)
+        except ConfigurationError as error:
+            raise ConnectError(Code.INVALID_ARGUMENT, f"worker {worker}: {error}") from error
         tags = dict(request.tags)
         driver.post(ev.WorkerRegistered(driver.now(), incarnation, worker, capacity, request.address, tags))
         return pb.RegisterWorkerResponse(storage_url=driver.storage_root, heartbeat_s=HEARTBEAT_S)
@@ -168,7 +173,7 @@ class ControllerService(ControllerProtocol):
         driver.post(ev.WorkerAttached(driver.now(), incarnation, held))
         try:
             async for _ in channel.wakeups(reader):
-                starts, functions = self._starts(channel.take_starts(BATCH_ITEMS), channel.known_functions)
+                starts, functions = self._starts(channel)
                 stop, reclaim, forget = channel.take_rest()
                 yield pb.Commands(start=starts, stop=stop, reclaim=reclaim, functions=functions, forget_functions=forget)
         finally:
@@ -258,17 +263,22 @@ class ControllerService(ControllerProtocol):
             raise ConnectError(Code.RESOURCE_EXHAUSTED, refusal)
         return converted
 
-    def _starts(self, tasks: list[Task], known: set[str]) -> tuple[list[pb.StartTask], list[pb.Function]]:
-        state = self._driver.state
-        starts, functions = [], []
-        for task in tasks:
+    def _starts(self, channel: WorkerChannel) -> tuple[list[pb.StartTask], list[pb.Function]]:
+        """Return the next attempts to start, as many as one message should hold, and the code they need."""
+        state, known = self._driver.state, channel.known_functions
+        starts: list[pb.StartTask] = []
+        functions: list[pb.Function] = []
+        size = 0
+        while len(starts) < BATCH_ITEMS and size < BATCH_BYTES and (task := channel.take_start()) is not None:
             function_id = task.spec.function_id
             if function_id not in known:
                 code = self._driver.functions.find(function_id)
                 if code is not None:
                     known.add(function_id)
                     functions.append(pb.Function(function_id=function_id, code=code))
+                    size += len(code)
             values = [state.tasks[dependency].result for dependency in task.spec.dependencies]
+            size += len(task.spec.payload) + sum(map(len, values))
             session = state.sessions.get(task.spec.session)
             starts.append(convert.start_to_wire(task, values, session is not None and session.logs))
         return starts, functions

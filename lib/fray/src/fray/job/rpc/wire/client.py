@@ -15,7 +15,7 @@ from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.proto.fray_connect import FrayControllerClient, FrayControllerClientSync, FrayWorkerClientSync
 from fray.job.rpc.wire.auth import call_headers
 from fray.job.rpc.wire.errors import to_fray_error
-from fray.job.rpc.wire.settings import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_MESSAGE_BYTES, STREAM_SILENCE_S
+from fray.job.rpc.wire.settings import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, STREAM_SILENCE_S
 
 _TRANSPORT: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_S,
@@ -40,7 +40,7 @@ class ControllerClient:
             address,
             accept_compression=[],
             send_compression=None,
-            read_max_bytes=MAX_MESSAGE_BYTES,
+            read_max_bytes=MAX_ANSWER_BYTES,
             http_client=SyncClient(self._transport),
         )
 
@@ -79,7 +79,7 @@ class AsyncControllerClient:
             address,
             accept_compression=[],
             send_compression=None,
-            read_max_bytes=MAX_MESSAGE_BYTES,
+            read_max_bytes=MAX_ANSWER_BYTES,
             http_client=Client(self._transport),
         )
 
@@ -119,5 +119,5 @@ def _raise_if_cancelled() -> None:
 
 def worker_client(address: str, token: str) -> tuple[FrayWorkerClientSync, dict[str, str]]:
     """Return a blocking client of a worker, and the headers to call it with."""
-    client = FrayWorkerClientSync(address, accept_compression=[], send_compression=None, read_max_bytes=MAX_MESSAGE_BYTES)
+    client = FrayWorkerClientSync(address, accept_compression=[], send_compression=None, read_max_bytes=MAX_ANSWER_BYTES)
     return client, call_headers(token)

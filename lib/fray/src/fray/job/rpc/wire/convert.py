@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from fray.errors import ConfigurationError
 from fray.job.rpc.controller.core.model import ErrorKind, Outcome, OutcomeKind, Shape, State, Task, TaskSpec, TaskState, Worker
 from fray.job.rpc.controller.core.story import explain_pending, tell_story
 from fray.job.rpc.proto import fray_pb as pb
-from fray.job.rpc.wire.settings import MAX_NAME_CHARS, MAX_TASK_BYTES
+from fray.job.rpc.wire.settings import MAX_DEPENDENCIES, MAX_NAME_CHARS, MAX_TASK_BYTES
 from fray.serialization.callables import ENTRYPOINT_PREFIX
 from fray.types import SessionId, TaskId, TaskOptions
 
@@ -63,8 +64,12 @@ def spec_from_wire(spec: pb.TaskSpec, session: SessionId, task_id: str) -> TaskS
             raise ConfigurationError(f"task: {field} must be printable and at most {MAX_NAME_CHARS} characters")
     if len(payload) > MAX_TASK_BYTES:
         raise ConfigurationError(f"task {task_id}: {len(payload)} bytes inline; put more than {MAX_TASK_BYTES} on storage")
-    if spec.max_retries < -1 or spec.timeout_s < 0 or spec.deadline_s < 0 or spec.retry_delay_s < 0:
-        raise ConfigurationError(f"task {task_id}: max_retries, timeout_s, deadline_s and retry_delay_s must not be negative")
+    if spec.max_retries < -1 or not all(0 <= s < math.inf for s in (spec.timeout_s, spec.deadline_s, spec.retry_delay_s)):
+        raise ConfigurationError(
+            f"task {task_id}: max_retries, timeout_s, deadline_s and retry_delay_s must be finite and not negative"
+        )
+    if len(spec.dependencies) > MAX_DEPENDENCIES:
+        raise ConfigurationError(f"task {task_id}: {len(spec.dependencies)} dependencies; the limit is {MAX_DEPENDENCIES}")
     return TaskSpec(
         TaskId(task_id),
         session,

@@ -29,6 +29,8 @@ class NotKnown(errors.TransportError):
 
 def to_fray_error(error: Exception, address: str) -> errors.FrayError:
     """Return the error to raise for a failed call to ``address``."""
+    if isinstance(error, (OverflowError, TypeError, ValueError, AttributeError)):  # the message was never sent
+        return errors.InternalError(f"a message to {address} cannot be built: {type(error).__name__}: {error}")
     if not isinstance(error, ConnectError):
         return errors.Unavailable(f"the call to {address} failed: {type(error).__name__}: {error}")
     text = error.message

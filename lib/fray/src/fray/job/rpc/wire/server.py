@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
 import threading
 from collections.abc import Coroutine
@@ -19,7 +20,8 @@ from fray.job.rpc.wire.settings import KEEP_ALIVE_S
 
 T = TypeVar("T")
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+EVERYWHERE = ("0.0.0.0", "::")
+"""Listens on all addresses of the machine; others reach it by the machine's name."""
 
 
 class LoopThread:
@@ -70,7 +72,8 @@ class HttpServer:
     def __init__(self, app: App, token: str, host: str, port: int) -> None:
         self._socket = bind(host, port)
         self.port: int = self._socket.getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
+        reachable = socket.gethostname() if host in EVERYWHERE else host
+        shown = f"[{reachable}]" if ":" in reachable else reachable
         self.address = f"http://{shown}:{self.port}"
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -127,13 +130,21 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def check_host(host: str, insecure: bool) -> None:
     """Refuse to serve other machines without encryption unless told to.
 
     Raises:
         ConfigurationError: naming the remedy.
     """
-    if host not in LOOPBACK and not host.startswith("127.") and not insecure:
+    if not is_loopback(host) and not insecure:
         raise ConfigurationError(
             f"refusing to listen on {host}: traffic and the token would cross the network unencrypted. Use 127.0.0.1 with an "
             "SSH tunnel or VPN, or pass --insecure if the network itself is trusted"

@@ -8,6 +8,12 @@ PROTOCOL_HEADER = "fray-protocol"
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Largest message either side reads; what is larger is a payload on storage."""
+MAX_ANSWER_BYTES = 1024 * 1024 * 1024
+"""Largest message a client or worker reads from its controller: a task's dependencies come together."""
+MAX_DEPENDENCIES = 4000
+"""Unfinished tasks that one task may depend on: their inline values, 256 KiB at most each, fit into one message."""
+MAX_CODE_BYTES = 16 * 1024 * 1024
+"""Largest function, with what it captured."""
 BATCH_BYTES = 4 * 1024 * 1024
 """Senders start a new message beyond this."""
 BATCH_ITEMS = 2000

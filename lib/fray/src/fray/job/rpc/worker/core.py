@@ -2,9 +2,9 @@
 
 No clock, no processes, no network: events are method calls that carry the time, and return effects.
 
-Attempts wait in one queue, by priority, then in the order in which they came. The head starts when its resources are free and an executor is
-idle. Attempts of functions that were measured as very short are given to an executor in batches, so that it need not
-wait for the agent between two of them; what an executor has not begun comes back when its current attempt takes long.
+Attempts wait in one queue, by priority, then in the order in which they came. The head starts when its resources are free
+and an executor is idle. Attempts of functions that were measured as very short are given to an executor in batches, so that
+it need not wait for the agent between two of them; what it has not begun comes back when its current attempt takes long.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def watch(state: State, event: SessionWatched, out: list[Effect]) -> None:
 def unwatch(state: State, event: SessionUnwatched, out: list[Effect]) -> None:
     """Note that a stream ended; without any the client has a grace period to come back."""
     session = state.sessions.get(event.session)
-    if session is None:
+    if session is None or session.watchers == 0:  # the stream of an earlier session of that id
         return
     session.watchers -= 1
     if session.watchers == 0:
