@@ -132,7 +132,7 @@ class Report:
     outcomes: list[tuple[Outcome, int]] = field(default_factory=list)
     """Ended attempts, each with the number that names it until acknowledged."""
     blocked: list[tuple[TaskId, int]] = field(default_factory=list)
-    """Attempts that began to wait for other tasks."""
+    """Attempts that wait for other tasks."""
     unblocked: list[tuple[TaskId, int]] = field(default_factory=list)
     """Attempts that went on."""
 
@@ -157,6 +157,7 @@ class WorkerCore:
         self._outbox: dict[int, Outcome] = {}
         self._outbox_count = 0
         self._waits: dict[tuple[TaskId, int], bool] = {}  # attempts whose waiting changed, and whether they wait now
+        self._waiting: dict[tuple[TaskId, int], None] = {}  # all that wait now
         self._next_executor = 0
         self._deadlines: dict[tuple[TaskId, int], tuple[float, str]] = {}
         self._spawn_failures = 0
@@ -246,6 +247,7 @@ class WorkerCore:
         item.blocked = True
         if not item.direct:
             self._waits[task, item.attempt] = True
+            self._waiting[task, item.attempt] = None
         self._vacate(self.executors[item.executor])
         return self._schedule(now)
 
@@ -255,6 +257,7 @@ class WorkerCore:
         if item is None or not item.blocked or item.executor is None:
             return []
         item.blocked = False
+        self._waiting.pop((task, item.attempt), None)
         if not item.direct:
             self._waits[task, item.attempt] = False
         self._occupy(self.executors[item.executor], item.shape)
@@ -322,6 +325,7 @@ class WorkerCore:
         self._queue.clear()
         self._outbox.clear()
         self._waits.clear()
+        self._waiting.clear()
         self._deadlines.clear()
         return out
 
@@ -350,7 +354,7 @@ class WorkerCore:
             if len(report.outcomes) >= limit:
                 break
             report.outcomes.append((outcome, number))
-        report.blocked = [key for key, is_blocked in self._waits.items() if is_blocked]
+        report.blocked = list(self._waiting)  # all of them each time: a report that was late may have undone one
         report.unblocked = [key for key, is_blocked in self._waits.items() if not is_blocked]
         return report
 
@@ -452,6 +456,7 @@ class WorkerCore:
         self.items.pop(item.task, None)
         self._deadlines.pop((item.task, item.attempt), None)
         self._waits.pop((item.task, item.attempt), None)
+        self._waiting.pop((item.task, item.attempt), None)
         if item.direct:
             self.direct_outcomes.append(outcome)
             return
@@ -476,6 +481,7 @@ class WorkerCore:
             self._deadlines.pop((item.task, item.attempt), None)
             if item.blocked:  # it waits no more: it starts again
                 item.blocked = False
+                self._waiting.pop((item.task, item.attempt), None)
                 if not item.direct:
                     self._waits[item.task, item.attempt] = False
             if item.stopping is not None:

@@ -1,0 +1,1 @@
+"""Files of records, one module per format; how files are found, opened and published."""

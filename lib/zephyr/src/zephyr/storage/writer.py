@@ -1,0 +1,65 @@
+"""Write chunks: in memory until their encoded size reaches the threshold, to a file from then on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zephyr.storage.codec import FrameSize, encode_frame
+from zephyr.storage.files import SpillFile
+from zephyr.storage.refs import InlineRef, StorageRef
+
+DEFAULT_SPILL_THRESHOLD_BYTES = 1024 * 1024
+
+
+class ChunkWriter:
+    """Builds one chunk. Not thread-safe.
+
+    A chunk is inline when its encoded size is below ``spill_threshold_bytes``: 0 spills everything, infinity nothing. The file
+    at ``spill_path`` means something only once ``finish`` has returned its reference.
+    """
+
+    def __init__(self, spill_path: str, spill_threshold_bytes: float = DEFAULT_SPILL_THRESHOLD_BYTES) -> None:
+        self._file = SpillFile(spill_path)
+        self._threshold_bytes = spill_threshold_bytes
+        self._frames: list[bytes] = []
+        self._encoded_bytes = 0
+        self._pending: list[Any] = []
+        self._frame_size = FrameSize()
+        self.count = 0
+        """Items written."""
+
+    def write(self, item: Any) -> None:
+        """Add an item.
+
+        Raises:
+            StageError: now or later, if it cannot be pickled.
+        """
+        self._pending.append(item)
+        self.count += 1
+        if len(self._pending) >= self._frame_size.items:
+            self._flush()
+
+    def finish(self) -> InlineRef | StorageRef:
+        """Return the reference to the chunk; nothing is written for an empty one. Call it once."""
+        if self._pending:
+            self._flush()
+        self._file.close()
+        if self._file.length:
+            return StorageRef(self._file.path, self.count, 0, self._file.length)
+        return InlineRef(b"".join(self._frames), self.count)
+
+    def abort(self) -> None:
+        """Release the file without a reference to it. Idempotent."""
+        self._frames, self._pending = [], []
+        self._file.close()
+
+    def _flush(self) -> None:
+        frame, raw_bytes = encode_frame(self._pending)
+        self._frame_size.observe(len(self._pending), raw_bytes)
+        self._pending = []
+        self._frames.append(frame)
+        self._encoded_bytes += len(frame)
+        if self._encoded_bytes >= self._threshold_bytes:
+            for buffered in self._frames:
+                self._file.append(buffered)
+            self._frames = []
