@@ -19,7 +19,7 @@ from fray.types import TaskId
 
 BATCH_S = 0.004
 """Estimated work given to one executor ahead."""
-BATCH_TASKS = 64
+BATCH_TASKS = 256
 """Attempts given to one executor ahead, at most."""
 RECALL_AFTER_S = 0.05
 """An executor that has not finished its attempts after so long gives back those it has not begun."""
@@ -172,16 +172,21 @@ class WorkerCore:
         return out
 
     def receive(self, now: float, items: Iterable[Item]) -> list[Effect]:
-        """Take attempts; those that are here already change nothing."""
+        """Take attempts; those that are here already change nothing, newer ones of a task that is here come back."""
+        out: list[Effect] = []
         for item in items:
-            if item.task in self.items:
+            known = self.items.get(item.task)
+            if known is not None:
+                if known.attempt < item.attempt:  # the controller has given the older one up; both cannot run here
+                    self._interrupt(now, known, OutcomeKind.CANCELLED, "a newer attempt came", out)
+                    self._publish(Outcome(item.task, item.attempt, OutcomeKind.RETURNED))
                 continue
             self.items[item.task] = item
             if self.draining:
                 self._end(item, Outcome(item.task, item.attempt, OutcomeKind.RETURNED))
             else:
                 self._enqueue(item)
-        return self._schedule(now)
+        return out + self._schedule(now)
 
     def stop(self, now: float, task: TaskId, attempt: int) -> list[Effect]:
         """Stop an attempt, or drop it unstarted; an unknown one changes nothing."""
@@ -460,6 +465,9 @@ class WorkerCore:
         if item.direct:
             self.direct_outcomes.append(outcome)
             return
+        self._publish(outcome)
+
+    def _publish(self, outcome: Outcome) -> None:
         self._outbox_count += 1
         self._outbox[self._outbox_count] = outcome
 

@@ -32,7 +32,7 @@ from fray.serialization import capture_failure, decode_callable, decode_json_cal
 from fray.serialization.callables import callable_name
 from fray.serialization.failures import type_name
 
-FLUSH_S = 0.002
+FLUSH_S = 0.005
 """Outcomes wait for others at most so long while short tasks follow each other."""
 MAX_FUNCTIONS = 1000
 """Unpacked functions kept."""
