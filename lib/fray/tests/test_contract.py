@@ -30,10 +30,10 @@ def test_contract_in_this_process(kind: str, name: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def in_process() -> Iterator[str]:
-    """Controller and agent on threads of this process; executors are processes always."""
+    """Controller and agent on one thread of this process, as in a local cluster; executors are processes always."""
     server = FrayControllerServer(token=TOKEN)
     server.start()
-    worker = FrayWorker(server.address, token=TOKEN, num_cpus=2)
+    worker = FrayWorker(server.address, token=TOKEN, num_cpus=2, embedded_in=server)
     worker.start()
     yield server.address
     worker.stop(grace=0)

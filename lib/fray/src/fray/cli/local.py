@@ -31,7 +31,7 @@ def serve_local(
         server = FrayControllerServer(port, storage=storage)
         server.start()
         stack.callback(server.stop)
-        worker = FrayWorker(server.address, num_cpus=num_cpus)
+        worker = FrayWorker(server.address, num_cpus=num_cpus, embedded_in=server)
         worker.start()
         stack.callback(worker.stop, 0.0)
         signals = StopSignals()

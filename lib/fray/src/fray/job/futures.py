@@ -86,7 +86,7 @@ class JobFuture(concurrent.futures.Future[T]):
         self.completed_at: int | None = None
         """Position in the order in which this process's futures completed; None while pending."""
         self._on_cancel = on_cancel
-        self._cancellations = itertools.count()
+        self._cancel_told = False
 
     def result(self, timeout: float | None = None) -> T:
         if self.completed_at is not None:
@@ -102,7 +102,9 @@ class JobFuture(concurrent.futures.Future[T]):
         self._number_completion()
         if not super().cancel():
             return False
-        if next(self._cancellations) == 0:
+        with self._condition:
+            told, self._cancel_told = self._cancel_told, True
+        if not told:
             self.set_running_or_notify_cancel()  # tells concurrent.futures.wait and as_completed
             if self._on_cancel is not None:
                 self._on_cancel(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +36,6 @@ class FrayFuture(JobFuture[Any]):
         """Whether the end of the task has arrived; guarded by the session's lock."""
         self._read = read
         self._value: Any = _NOTHING
-        self._decoding = threading.Lock()  # guards _value
 
     def result(self, timeout: float | None = None) -> Any:
         super().result(timeout)
@@ -53,10 +51,12 @@ class FrayFuture(JobFuture[Any]):
         return error
 
     def _decoded(self) -> Any:
-        with self._decoding:
-            if self._value is _NOTHING:
-                self._value = self._read(self.payload or b"")
-            return self._value
+        if self._value is _NOTHING:
+            value = self._read(self.payload or b"")
+            with self._condition:  # of two threads that read at once, the first decides
+                if self._value is _NOTHING:
+                    self._value = value
+        return self._value
 
 
 def to_exception(result: pb.TaskResult, name: str) -> BaseException:

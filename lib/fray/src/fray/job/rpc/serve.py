@@ -49,13 +49,14 @@ def _start(settings: dict[str, Any], stack: contextlib.ExitStack) -> dict[str, A
     token = settings["token"]
     address = settings.get("controller_address", "")
     controller = settings.get("controller")
+    server = None
     if controller is not None:
         server = FrayControllerServer(token=token, storage=controller["storage"], limits=Limits(**controller["limits"]))
         server.start()
         stack.callback(server.stop)
         address = server.address
     for offer in settings["workers"]:
-        worker = FrayWorker(address, token=token, **offer)
+        worker = FrayWorker(address, token=token, embedded_in=server, **offer)
         worker.start()
         stack.callback(worker.stop, 0.0)
     return {"address": address}

@@ -82,6 +82,9 @@ class Session:
         self._acked_seq = 0
         self._held_bytes = 0
         self._max_bytes = self._max_tasks = 0
+        self._last_result_at = 0.0
+        self._sender_rests = False
+        self._room_wanted = 0
         self._counter = 0
         self._closed = False
         self._failure: FrayError | None = None
@@ -196,7 +199,9 @@ class Session:
             full = self._held_bytes + size > self._max_bytes or len(self._futures) >= self._max_tasks
             if not self._futures or not full or threading.current_thread() is self._watcher:
                 return
+            self._room_wanted += 1
             self._changed.wait()
+            self._room_wanted -= 1
 
     def _send_loop(self) -> None:
         while True:
@@ -204,7 +209,9 @@ class Session:
                 while not self._may_send():
                     if self._closed or self._failure is not None:
                         return
-                    self._changed.wait(ACK_DELAY_S if self._received_seq > self._acked_seq else None)
+                    self._sender_rests = self._received_seq == self._acked_seq
+                    self._changed.wait(None if self._sender_rests else ACK_DELAY_S)
+                    self._sender_rests = False
                 self._sending = True
             self._send_once()
 
@@ -215,7 +222,9 @@ class Session:
 
     def _quiet(self) -> bool:
         """Whether acknowledgements need a request of their own: many, or nobody else sends."""
-        return self._received_seq - self._acked_seq >= BATCH_ITEMS or not self._futures
+        if self._received_seq - self._acked_seq >= BATCH_ITEMS:
+            return True
+        return not self._futures and time.monotonic() - self._last_result_at >= ACK_DELAY_S
 
     def _send_once(self) -> None:
         """Send one request. The caller has set ``_sending``."""
@@ -227,7 +236,7 @@ class Session:
             self._client.call("submit_tasks", request)
         except Refused:
             backoff_s = MIN_BACKOFF_S
-            self._acknowledge_alone(safe_seq)
+            self._make_room(safe_seq, list(request.cancel))
         except (SessionUnknown, AuthError, VersionMismatch, ConfigurationError, InternalError) as error:
             self._fail(error)
         except TransportError as error:
@@ -259,7 +268,9 @@ class Session:
         batch, self._unsent = self._unsent[:count], self._unsent[count:]
         self._known_functions.update(functions)
         self._batch += 1
-        cancels, self._cancels = self._cancels, []
+        later = {entry.spec.task_id for entry in self._unsent} if self._cancels else set()
+        cancels = [task for task in self._cancels if task not in later]  # a task must arrive before its cancellation
+        self._cancels = [task for task in self._cancels if task in later]
         safe_seq = batch[0].received_seq if batch else self._received_seq
         request = pb.SubmitTasksRequest(
             session_id=self.id,
@@ -271,10 +282,12 @@ class Session:
         )
         return request, safe_seq
 
-    def _acknowledge_alone(self, seq: int) -> None:
-        """Make room at a controller that has none: tell it which results it can forget."""
+    def _make_room(self, seq: int, cancels: list[str]) -> None:
+        """Make room at a controller that has none: tell it which results it can forget and what to cancel."""
+        with self._changed:
+            cancels = [*cancels, *self._cancels]
         try:
-            self._client.call("submit_tasks", pb.SubmitTasksRequest(session_id=self.id, acked_seq=seq))
+            self._client.call("submit_tasks", pb.SubmitTasksRequest(session_id=self.id, acked_seq=seq, cancel=cancels))
         except TransportError as error:
             log.info("%s; trying again", error)
 
@@ -333,7 +346,8 @@ class Session:
                 future.settled = True
                 ended.append((future, result))
             self._received_seq = max(self._received_seq, events.last_seq)
-            if not self._sending or self._held_bytes < self._max_bytes:
+            self._last_result_at = time.monotonic()
+            if self._sender_rests or self._room_wanted or self._may_send():
                 self._changed.notify_all()
         for future, result in ended:
             if future.payload is not None:

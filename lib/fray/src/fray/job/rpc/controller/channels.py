@@ -119,7 +119,9 @@ class WorkerChannel(Channel):
         return None
 
     def take_rest(self) -> tuple[list[pb.AttemptRef], list[pb.AttemptRef], list[str]]:
-        """Return the orders to stop, to hand back, and to forget."""
+        """Return the orders to stop, to hand back, and to forget; none while starts are left, which they may be about."""
+        if self._start:
+            return [], [], []
         rest = (_refs(self._stop), _refs(self._reclaim), self._forget)
         self._stop, self._reclaim, self._forget = [], [], []
         return rest

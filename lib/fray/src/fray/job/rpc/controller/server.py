@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fray.config import default_storage_root, load_config
 from fray.job.rpc.controller.core.model import Limits
+from fray.job.rpc.controller.direct import DirectClient
 from fray.job.rpc.controller.driver import Driver
 from fray.job.rpc.controller.service import ControllerService
 from fray.job.rpc.proto.fray_connect import FrayControllerASGIApplication
@@ -48,6 +49,7 @@ class FrayControllerServer:
         self._limits = limits
         self._loop = LoopThread("fray-controller")
         self._driver: Driver | None = None
+        self._service: ControllerService | None = None
         self._http: HttpServer | None = None
 
     @property
@@ -76,6 +78,17 @@ class FrayControllerServer:
         """The port it listens on; valid after ``start``."""
         return int(self.address.rpartition(":")[2])
 
+    @property
+    def loop(self) -> LoopThread:
+        """The thread it serves on, for a worker that shares it."""
+        return self._loop
+
+    def direct_client(self) -> DirectClient:
+        """Return a client for a worker on the same loop; valid after ``start``."""
+        if self._service is None:
+            raise RuntimeError("the controller is not running; call start()")
+        return DirectClient(self._service, self.address)
+
     def stop(self, grace: float = 5.0) -> None:
         """End all streams, give open calls up to ``grace`` seconds, release everything."""
         if self._http is None:
@@ -88,8 +101,9 @@ class FrayControllerServer:
 
     async def _serve(self) -> None:
         self._driver = Driver(self._storage, self._limits)
+        self._service = ControllerService(self._driver)
         app = FrayControllerASGIApplication(
-            ControllerService(self._driver),
+            self._service,
             read_max_bytes=MAX_MESSAGE_BYTES,
             compressions=[],
         )

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fray.clock import Clock, SystemClock
 from fray.config import executor_environment
@@ -27,6 +27,9 @@ from fray.job.rpc.worker import frames
 from fray.job.rpc.worker.pool import ExecutorPool
 from fray.types import TaskId
 
+if TYPE_CHECKING:
+    from fray.job.rpc.controller.direct import DirectClient
+
 log = logging.getLogger("fray.worker")
 
 MAX_LOG_BYTES = 1024 * 1024
@@ -40,7 +43,7 @@ class Agent:
 
     def __init__(
         self,
-        controller_address: str,
+        client: AsyncControllerClient | DirectClient,
         token: str,
         worker_id: str,
         capacity: dict[str, float],
@@ -58,9 +61,9 @@ class Agent:
             tags=tags,
         )
         self._clock = clock or SystemClock()
-        self._client = AsyncControllerClient(controller_address, token)
+        self._client = client
         self._core = wc.WorkerCore(capacity, executors=max(1, int(capacity.get("cpu", 1))))
-        environment = executor_environment(controller_address, token)
+        environment = executor_environment(client.address, token)
         self._pool = ExecutorPool(environment, self._on_frame, self._on_exit, self._on_output)
         self._functions: dict[str, bytes] = {}
         self._storage_url = ""
@@ -213,7 +216,7 @@ class Agent:
             outcomes=outcomes,
             blocked=_refs(report.blocked),
             unblocked=_refs(report.unblocked),
-            draining=self._draining,
+            draining=self._core.draining,
             leaving=leaving,
             logs=self._take_logs(),
         )
@@ -346,6 +349,9 @@ class Agent:
                 future = self._direct.get(outcome.task)
                 if future is not None and not future.done():
                     future.set_result(outcome)
+        if self._core.broken and not self._draining:
+            self._draining = True
+            log.error("worker %s takes no more tasks: %s", self.worker_id, self._core.broken)
         if self._core.idle():
             self._settled.set()
         when = self._core.next_deadline()

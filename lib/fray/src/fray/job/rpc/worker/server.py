@@ -7,16 +7,21 @@ import secrets
 import socket
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fray.config import load_config, normalize_address
 from fray.errors import ConfigurationError, Unavailable
 from fray.job.rpc.proto.fray_connect import FrayWorkerASGIApplication
+from fray.job.rpc.wire.client import AsyncControllerClient
 from fray.job.rpc.wire.errors import unreachable
 from fray.job.rpc.wire.server import HttpServer, LoopThread, check_host
 from fray.job.rpc.wire.settings import MAX_MESSAGE_BYTES
 from fray.job.rpc.worker.agent import Agent
 from fray.job.rpc.worker.service import WorkerService
 from fray.types import TaskOptions
+
+if TYPE_CHECKING:
+    from fray.job.rpc.controller.server import FrayControllerServer
 
 DRAIN_GRACE_S = 30.0
 """How long running tasks may go on when a worker is asked to leave."""
@@ -40,6 +45,7 @@ class FrayWorker:
         tags: Mapping[str, str] | None = None,
         token: str | None = None,
         insecure: bool = False,
+        embedded_in: FrayControllerServer | None = None,
     ) -> None:
         """Configure a worker.
 
@@ -53,6 +59,8 @@ class FrayWorker:
             tags: labels shown in listings.
             token: the cluster's secret; None takes ``FRAY_TOKEN`` or the user's token file.
             insecure: allow unencrypted traffic beyond this machine.
+            embedded_in: the controller, when it runs in this process: both share its event loop, without a network between
+                them. It must be started before and stopped after.
 
         Raises:
             ConfigurationError: if a setting makes no sense.
@@ -64,7 +72,8 @@ class FrayWorker:
         self._capacity = _capacity(num_cpus, resources or {})
         self._tags = dict(tags or {})
         self._token = load_config(token=token).require_token()
-        self._loop = LoopThread("fray-worker")
+        self._controller = embedded_in
+        self._loop = embedded_in.loop if embedded_in is not None else LoopThread("fray-worker")
         self._agent: Agent | None = None
         self._http: HttpServer | None = None
         self._stopped = threading.Event()
@@ -83,11 +92,12 @@ class FrayWorker:
             Unavailable, AuthError, VersionMismatch: if the controller cannot be used.
             ConfigurationError: if the port is taken.
         """
-        self._loop.start()
+        if self._controller is None:
+            self._loop.start()
         try:
             self._loop.run(self._serve())
         except BaseException:
-            self._loop.stop()
+            self._end_loop()
             raise
 
     def run(self) -> None:
@@ -102,15 +112,24 @@ class FrayWorker:
             try:
                 self._loop.run(self._shut_down(agent, grace), grace + 20.0)
             finally:
-                self._loop.stop()
+                self._end_loop()
         self._stopped.set()
+
+    def _end_loop(self) -> None:
+        if self._controller is None:
+            self._loop.stop()
 
     async def _serve(self) -> None:
         service = WorkerService()
         app = FrayWorkerASGIApplication(service, read_max_bytes=MAX_MESSAGE_BYTES, compressions=[])
         http = HttpServer(app, self._token, self._host, self._port)
         await http.start()
-        agent = Agent(self._controller_address, self._token, self.worker_id, self._capacity, self._tags, http.address)
+        client = (
+            AsyncControllerClient(self._controller_address, self._token)
+            if self._controller is None
+            else self._controller.direct_client()
+        )
+        agent = Agent(client, self._token, self.worker_id, self._capacity, self._tags, http.address)
         try:
             await agent.start()
         except BaseException as error:

@@ -1,0 +1,133 @@
+"""What all engine scripts share: the verbs, the stopwatch, the check of every answer. Standard library only.
+
+An engine script is a process of its own. It reads commands, one JSON object a line, from standard input and answers each
+with one JSON object a line. It offers ``versions``, ``start``, ``check``, ``many``, ``one_by_one``, ``sleeps`` and ``stop``.
+What tasks or libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+
+class WrongAnswer(AssertionError):
+    """An engine returned something else than the tasks did; none of its numbers may be shown."""
+
+
+class Engine(ABC):
+    """An engine with two slots. Subclasses say how it starts, submits, gathers and stops."""
+
+    packages: tuple[str, ...] = ()
+    """Distributions whose versions are published with the numbers."""
+    noop: Callable[..., Any]
+    """Does nothing and returns None."""
+    square: Callable[[int], int]
+    """Returns the square of its argument."""
+    sleep_for: Callable[[int, float], int]
+    """Sleeps for its second argument, in seconds, and returns its first."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Import the library and start a local cluster with two slots."""
+
+    @abstractmethod
+    def submit(self, fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
+        """Submit ``fn(*call)`` for every call, in the engine's fastest documented way, and return the futures."""
+
+    @abstractmethod
+    def gather(self, futures: list[Any]) -> list[Any]:
+        """Return the results in the order of submission."""
+
+    @abstractmethod
+    def call(self, fn: Callable[..., Any]) -> Any:
+        """Submit ``fn()`` and wait for its result."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the cluster."""
+
+    def verb_versions(self) -> dict[str, Any]:
+        """Name Python and the libraries."""
+        return {"python": platform.python_version(), **{name: version(name) for name in self.packages}}
+
+    def verb_start(self) -> dict[str, Any]:
+        """Start the cluster."""
+        began = time.perf_counter()
+        self.start()
+        return {"wall_s": time.perf_counter() - began}
+
+    def verb_check(self, n: int) -> dict[str, Any]:
+        """Compute squares: warms all slots and shows that tasks really run."""
+        self._expect(self.gather(self.submit(self.square, [(i,) for i in range(n)])), [i * i for i in range(n)])
+        return {"n": n}
+
+    def verb_many(self, n: int) -> dict[str, Any]:
+        """Submit ``n`` no-op tasks at once, then gather."""
+        calls: list[tuple[Any, ...]] = [()] * n
+        began = time.perf_counter()
+        futures = self.submit(self.noop, calls)
+        submitted = time.perf_counter()
+        answers = self.gather(futures)
+        ended = time.perf_counter()
+        self._expect(answers, [None] * n)
+        return {"n": n, "wall_s": ended - began, "submit_s": submitted - began}
+
+    def verb_one_by_one(self, n: int) -> dict[str, Any]:
+        """Run ``n`` no-op tasks, each after the result of the one before."""
+        laps = []
+        for _ in range(n):
+            began = time.perf_counter()
+            answer = self.call(self.noop)
+            laps.append(time.perf_counter() - began)
+            self._expect(answer, None)
+        if n < 2:
+            return {"n": n, "wall_s": sum(laps)}
+        cuts = statistics.quantiles(laps, n=100)
+        return {"n": n, "wall_s": sum(laps), "p50_us": 1e6 * cuts[49], "p99_us": 1e6 * cuts[98]}
+
+    def verb_sleeps(self, n: int, sleep_s: float) -> dict[str, Any]:
+        """Submit ``n`` sleeping tasks at once, then gather."""
+        calls = [(i, sleep_s) for i in range(n)]
+        began = time.perf_counter()
+        answers = self.gather(self.submit(self.sleep_for, calls))
+        wall_s = time.perf_counter() - began
+        self._expect(answers, list(range(n)))
+        return {"n": n, "wall_s": wall_s}
+
+    def verb_stop(self) -> dict[str, Any]:
+        """End the cluster."""
+        self.stop()
+        return {}
+
+    @staticmethod
+    def _expect(answer: Any, wanted: Any) -> None:
+        if answer != wanted:
+            raise WrongAnswer(f"expected {str(wanted)[:80]}, got {str(answer)[:80]}")
+
+
+def serve(engine: Engine) -> None:
+    """Answer commands until ``stop`` or the end of the input."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        command = json.loads(line)
+        verb = command.pop("do")
+        try:
+            answer = getattr(engine, f"verb_{verb}")(**command)
+        except Exception as error:  # whatever an engine raises is a lost round, with its reason
+            traceback.print_exc()
+            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+        if verb == "stop":
+            return

@@ -1,0 +1,84 @@
+"""One virtual environment per engine, made once and used again while its requirements stay the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVS = ROOT / "benchmarks" / ".envs"
+ENGINES = ROOT / "benchmarks" / "engines"
+FRAY = "fray"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """How to get and run an engine."""
+
+    name: str
+    script: str
+    """File in ``engines/``."""
+    environment: str
+    """Name of its environment; engines may share one."""
+    arguments: tuple[str, ...] = ()
+    """Given to the script."""
+
+
+SPECS = {
+    spec.name: spec
+    for spec in (
+        EngineSpec("fray", "fray_engine.py", FRAY),
+        EngineSpec("ray", "ray_engine.py", "ray"),
+        EngineSpec("dask", "dask_engine.py", "dask"),
+        EngineSpec("floor", "floor_engine.py", FRAY),
+        EngineSpec("threadpool", "fray_engine.py", FRAY, ("threadpool",)),
+    )
+}
+
+REQUIREMENTS: dict[str, tuple[str, ...]] = {
+    FRAY: ("-c", "constraints.txt", "-e", "lib/fray"),
+    "ray": ("ray==2.60.0",),
+    "dask": ("dask==2026.8.0", "distributed==2026.8.0"),
+}
+
+
+def ensure_environment(name: str) -> Path:
+    """Return the Python of an environment, making it first if it is missing or its requirements have changed.
+
+    The project's own ``.venv`` serves Fray when there is one.
+    """
+    own = ROOT / ".venv" / "bin" / "python"
+    if name == FRAY and own.exists():
+        return own
+    home = ENVS / name
+    python = home / "bin" / "python"
+    stamp = home / "requirements.stamp"
+    wanted = _fingerprint(name)
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return python
+    print(f"making the environment for {name}: {' '.join(REQUIREMENTS[name])}", file=sys.stderr)
+    venv.create(home, clear=True, with_pip=True, symlinks=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS[name]], cwd=ROOT, check=True)
+    stamp.write_text(wanted)
+    return python
+
+
+def clean_environ() -> dict[str, str]:
+    """Return an environment without settings that would favour or hinder an engine.
+
+    Byte code is written as anywhere else: else whatever is not installed with it pays for compiling at every start.
+    """
+    dropped = ("FRAY_", "RAY_", "DASK_", "PYTHON", "VIRTUAL_ENV")
+    return {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+
+
+def _fingerprint(name: str) -> str:
+    text = "\n".join((sys.version, *REQUIREMENTS[name]))
+    if name == FRAY:
+        text += (ROOT / "constraints.txt").read_text() + (ROOT / "lib" / "fray" / "pyproject.toml").read_text()
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,120 @@
+"""Whole clusters under faults, one seed after another; and proof that the simulation notices planted bugs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fray.job.rpc.controller.core import events as ev
+from fray.job.rpc.controller.core.model import OutcomeKind, State
+from fray.testing.simulation import Sabotage, SimulationReport, simulate
+
+SEEDS = 300
+BLOCK = 20
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+def test_seeds_with_faults_come_to_rest_with_each_task_settled_once(first: int) -> None:
+    for seed in range(first, first + BLOCK):
+        simulate(seed)
+
+
+@pytest.mark.unit
+def test_seed_run_twice_does_the_same() -> None:
+    assert simulate(7) == simulate(7)
+
+
+@pytest.mark.unit
+def test_seeds_together_meet_every_kind_of_fault_and_outcome() -> None:
+    reports = [simulate(seed) for seed in range(30)]
+    faults = {name for report in reports for name in report.faults}
+    assert faults >= {
+        "crash",
+        "freeze",
+        "drain",
+        "kill",
+        "sick",
+        "cut off",
+        "break orders",
+        "break results",
+        "away",
+        "request lost",
+    }
+    assert faults >= {"answer lost", "request repeated", "executor did not start"}
+    outcomes = {name for report in reports for name in report.outcomes}
+    assert outcomes >= {"finished", "user", "timeout", "cancelled", "crashed"}
+    counted = {name for report in reports for name in report.stats}
+    assert counted >= {"stale reports refused", "batches repeated", "attempts requeued", "workers lost"}
+
+
+@pytest.mark.unit
+def test_seed_without_faults_finishes_everything() -> None:
+    report = simulate(3, faulty_s=0.0)
+    assert isinstance(report, SimulationReport)
+    assert not report.faults
+    assert "lost" not in report.outcomes and "gone" not in report.outcomes
+
+
+def _forget_outcomes() -> Sabotage:
+    """Acknowledge reports, and lose some of what they say."""
+    count = 0
+
+    def forget(state: State, event: ev.Event) -> ev.Event:
+        nonlocal count
+        if isinstance(event, ev.WorkerReported) and event.outcomes:
+            count += 1
+            if count % 20 == 0:
+                return replace(event, outcomes=())
+        return event
+
+    return forget
+
+
+def _disable_fencing(state: State, event: ev.Event) -> ev.Event:
+    """Take every outcome as one of the current attempt, whoever sent it."""
+    if isinstance(event, ev.WorkerReported):
+        for outcome in event.outcomes:
+            task = state.tasks.get(outcome.task)
+            if task is not None and task.worker is not None and outcome.kind is not OutcomeKind.RETURNED:
+                outcome.attempt = task.attempt
+                event = replace(event, incarnation=task.worker)
+    return event
+
+
+def _ignore_losses(state: State, event: ev.Event) -> ev.Event | None:
+    """Believe that a worker that attaches again still has everything."""
+    if isinstance(event, ev.WorkerAttached):
+        worker = state.workers.get(event.incarnation)
+        if worker is not None:
+            return replace(event, held=[(task.spec.id, task.attempt) for task in worker.assigned.values()])
+    return event
+
+
+def _ignore_waiting(state: State, event: ev.Event) -> ev.Event:
+    """Let waiting tasks keep their places."""
+    return replace(event, blocked=()) if isinstance(event, ev.WorkerReported) else event
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("plant", "noticed"),
+    [
+        pytest.param(_forget_outcomes, "does not come to rest", id="acknowledged outcomes are lost"),
+        pytest.param(lambda: _disable_fencing, "committed", id="stale attempts are not fenced off"),
+        pytest.param(lambda: _ignore_losses, "does not come to rest", id="undelivered attempts are not given again"),
+        pytest.param(lambda: _ignore_waiting, "does not come to rest", id="waiting tasks keep their places"),
+    ],
+)
+def test_planted_bug_is_noticed_and_the_failure_names_its_seed(plant: object, noticed: str) -> None:
+    for seed in range(200):
+        try:
+            simulate(seed, sabotage=plant())  # type: ignore[operator]
+        except AssertionError as error:
+            text = str(error)
+            assert text.startswith(f"seed {seed} at ")
+            if noticed in text:
+                assert "WorkerReported(" in text
+                assert "story of " in text
+                return
+    pytest.fail("no seed noticed the planted bug")
