@@ -52,11 +52,60 @@ def lent_slot() -> Iterator[None]:
         slot.reclaim()
 
 
+class _Condition:
+    """What ``concurrent.futures`` needs of a ``threading.Condition``, in two objects instead of nine.
+
+    A hundred thousand futures are common, and most of their cost was the garbage collector's look at their conditions
+    (measured: 50 against 32 microseconds a task at the client).
+    """
+
+    __slots__ = ("_lock", "_sleepers")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._sleepers: list[threading.Lock] | None = None
+
+    def acquire(self) -> bool:
+        return self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Release the lock, which is held once, until ``notify_all`` or ``timeout`` seconds; tell which it was."""
+        sleeper = threading.Lock()
+        sleeper.acquire()
+        if self._sleepers is None:
+            self._sleepers = []
+        self._sleepers.append(sleeper)
+        self._lock.release()
+        try:
+            return sleeper.acquire(True, -1 if timeout is None else max(0.0, timeout))
+        finally:
+            self._lock.acquire()
+            if self._sleepers is not None and sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+
+    def notify_all(self) -> None:
+        """Wake all that wait; the lock is held."""
+        sleepers, self._sleepers = self._sleepers, None
+        for sleeper in sleepers or ():
+            sleeper.release()
+
+
 class _Waiters(list[Any]):
     """The waiters of one future, as ``concurrent.futures`` keeps them.
 
     ``cf.wait`` and ``cf.as_completed`` append a waiter, block, and remove it: in between the waiting task's slot is lent.
     """
+
+    __slots__ = ()
 
     def append(self, waiter: Any) -> None:
         super().append(waiter)
@@ -79,8 +128,13 @@ class JobFuture(concurrent.futures.Future[T]):
     """
 
     def __init__(self, name: str = "", on_cancel: Callable[[JobFuture[Any]], None] | None = None) -> None:
-        super().__init__()
+        # The fields of concurrent.futures.Future, without its constructor: it would make the condition that is replaced.
+        self._condition: Any = _Condition()
+        self._state = "PENDING"
+        self._result: Any = None
+        self._exception: Any = None
         self._waiters: list[Any] = _Waiters()
+        self._done_callbacks: list[Any] = []
         self.name = name
         """The task's name, for messages."""
         self.completed_at: int | None = None
@@ -136,9 +190,8 @@ class JobFuture(concurrent.futures.Future[T]):
     def discard_callback(self, callback: Callable[[Any], None]) -> None:
         """Forget a callback that was added and is not wanted any more, so that waiting in a loop leaves nothing behind."""
         with self._condition:
-            callbacks: list[Any] = self._done_callbacks  # type: ignore[attr-defined]
-            if callback in callbacks:
-                callbacks.remove(callback)
+            if callback in self._done_callbacks:
+                self._done_callbacks.remove(callback)
 
     def __await__(self) -> Generator[Any, None, T]:
         with lent_slot():

@@ -82,6 +82,7 @@ class Session:
         self._acked_seq = 0
         self._held_bytes = 0
         self._max_bytes = self._max_tasks = 0
+        self._callbacks: tuple[Callable[[bytes], Any], Callable[[Any], None]] = (self.store.unpack, self._cancel)
         self._last_result_at = 0.0
         self._sender_rests = False
         self._room_wanted = 0
@@ -118,6 +119,7 @@ class Session:
         self.store = PayloadStore(answer.storage_url, self._key)
         self._max_bytes = answer.max_bytes // 2  # the other half is for results
         self._max_tasks = answer.max_tasks
+        self._callbacks = (self.store.unpack, self._cancel)
         self._sender.start()
         self._watcher.start()
 
@@ -132,6 +134,7 @@ class Session:
         Raises:
             ContextClosed: after ``close``, or when the controller is lost for good.
         """
+        unpack, cancel = self._callbacks
         while True:
             spec, dependencies = build()
             size = len(spec.serialized_data)
@@ -142,7 +145,7 @@ class Session:
                 self._counter += 1
                 task_id = TaskId(f"{self.id}-{self._counter}")
                 spec.task_id = task_id
-                future = FrayFuture(task_id, name, size, self.store.unpack, self._cancel)
+                future = FrayFuture(task_id, name, size, unpack, cancel)
                 was_idle = not self._futures
                 self._futures[task_id] = future
                 self._held_bytes += size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -43,6 +44,8 @@ class TaskState(enum.Enum):
     """It ended with an error."""
     CANCELLED = "cancelled"
     """Somebody cancelled it."""
+
+    __hash__ = object.__hash__  # there is one object of each state; Enum's own is written in Python
 
     @property
     def is_final(self) -> bool:
@@ -220,7 +223,7 @@ class Task:
         self.story.append((now, text))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EndedTask:
     """What is kept of a forgotten task, for people."""
 
@@ -281,7 +284,10 @@ class Worker:
 
     def fits(self, shape: Shape) -> bool:
         """Whether the shape can be placed now."""
-        return all(self.capacity.get(name, 0.0) - self.used.get(name, 0.0) >= amount - EPSILON for name, amount in shape)
+        for name, amount in shape:  # plain loops here and below: these run several times for every task
+            if self.capacity.get(name, 0.0) - self.used.get(name, 0.0) < amount - EPSILON:
+                return False
+        return True
 
     def could_fit(self, shape: Shape) -> bool:
         """Whether the shape can be placed when nothing else runs."""
@@ -289,12 +295,18 @@ class Worker:
 
     def slots(self, shape: Shape) -> int:
         """How many tasks of the shape run at a time."""
-        return max(1, int(min((self.capacity.get(name, 0.0) / amount for name, amount in shape if amount > 0), default=1)))
+        least = math.inf
+        for name, amount in shape:
+            least = min(least, self.capacity.get(name, 0.0) / amount)
+        return max(1, int(least)) if shape else 1
 
     def load(self) -> float:
         """The fullest resource's share, plus the work queued ahead in units of seconds."""
-        share = max((used / self.capacity[name] for name, used in self.used.items() if self.capacity.get(name)), default=0.0)
-        return share + sum(self.backlog_s.values())
+        share = 0.0
+        for name, used in self.used.items():
+            if used and self.capacity.get(name):
+                share = max(share, used / self.capacity[name])
+        return share + sum(self.backlog_s.values()) if self.backlog_s else share
 
 
 @dataclass(slots=True, eq=False)
