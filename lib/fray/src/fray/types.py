@@ -18,6 +18,9 @@ Incarnation = NewType("Incarnation", str)
 MAX_COUNT = 2**31 - 1
 """Largest priority and number of retries: they travel as 32-bit numbers."""
 
+MAX_SECONDS = 10 * 365 * 86400.0
+"""Longest time that an option may name: far below what timers overflow at."""
+
 DEFAULT_TASK_RESOURCES: Mapping[str, float] = {"cpu": 1.0}
 
 
@@ -59,15 +62,15 @@ class TaskOptions:
                 raise ConfigurationError(f"resources: {resource}={amount!r} must not be negative")
         for option in ("timeout", "deadline"):
             value = getattr(self, option)
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ConfigurationError(f"{option}={value!r} must be a positive number of seconds or None")
+            if value is not None and not (_is_number(value) and 0 < value <= MAX_SECONDS):
+                raise ConfigurationError(f"{option}={value!r} must be a positive number of seconds (ten years at most) or None")
         if not isinstance(self.name, str) or not self.name.isprintable():
             raise ConfigurationError(f"name={self.name!r} must be printable text on one line")
-        if not isinstance(self.max_retries, int) or not -1 <= self.max_retries <= MAX_COUNT:
+        if not _is_number(self.max_retries, int) or not -1 <= self.max_retries <= MAX_COUNT:
             raise ConfigurationError(f"max_retries={self.max_retries!r} must be a whole number, -1 for no limit")
-        if not isinstance(self.retry_delay_s, (int, float)) or not 0 <= self.retry_delay_s < math.inf:
+        if not _is_number(self.retry_delay_s) or not 0 <= self.retry_delay_s <= MAX_SECONDS:
             raise ConfigurationError(f"retry_delay_s={self.retry_delay_s!r} must be a finite number, not negative")
-        if not isinstance(self.priority, int) or abs(self.priority) > MAX_COUNT:
+        if not _is_number(self.priority, int) or abs(self.priority) > MAX_COUNT:
             raise ConfigurationError(f"priority={self.priority!r} must be a whole number of 32 bits")
         if isinstance(self.retry_exceptions, type):
             object.__setattr__(self, "retry_exceptions", (self.retry_exceptions,))
@@ -90,6 +93,10 @@ class TaskOptions:
     def allows_retry(self, failures: int) -> bool:
         """Tell whether another try is allowed after ``failures`` failed ones."""
         return self.max_retries < 0 or failures <= self.max_retries
+
+
+def _is_number(value: object, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def compute_retry_delay_s(base_s: float, failures: int, key: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from fray import JobContext, create_job_ctx
 from fray.errors import DecodeError, TaskCrashed, TaskTimeout
@@ -182,6 +184,23 @@ def test_a_dead_worker_s_tasks_run_on_another(tmp_path: Path, monkeypatch: pytes
             assert future.result(timeout=30) != first
             eventually(lambda: not Path(f"/proc/{first}").exists(), what="children die with their parent")
             doomed.stop()
+
+
+def test_what_a_task_has_started_ends_with_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start_and_wait(path: Path) -> None:
+        child = subprocess.Popen(["sleep", "1000"])
+        path.with_suffix(".draft").write_text(str(child.pid))
+        path.with_suffix(".draft").rename(path)
+        child.wait()
+
+    with LocalCluster(workers=1, num_cpus=1) as running:
+        monkeypatch.setenv("FRAY_TOKEN", running.token)
+        with create_job_ctx("fray", controller_address=running.address) as own:
+            own.run(start_and_wait, tmp_path / "pid")
+            eventually((tmp_path / "pid").exists)
+            child = int((tmp_path / "pid").read_text())
+            os.kill(running.workers[0].process.pid, signal.SIGKILL)
+            eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_demand_no_worker_can_meet_is_told_and_met_when_one_comes(

@@ -45,6 +45,9 @@ def controller(cluster: LocalCluster) -> Iterator[ControllerClient]:
         {"retry_delay_s": math.nan},
         {"timeout": math.inf},
         {"deadline": math.nan},
+        {"deadline": 1e12},
+        {"timeout": True},
+        {"priority": True},
     ],
     ids=str,
 )

@@ -18,6 +18,7 @@ from fray.job.rpc.wire.client import ControllerClient
 from fray.testing import eventually
 
 SUBMITTERS, TASKS = 200, 50
+KEPT_ALIVE = 8
 
 
 class Planned(Exception):
@@ -44,12 +45,19 @@ def _plan(submitter: int) -> list[tuple[int, int, str]]:
     return rows
 
 
+def _open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 @pytest.mark.integration
 def test_200_submitters_with_10000_tasks_of_random_sizes_and_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalCluster(workers=2, num_cpus=1, limits={"max_kills": 2}) as cluster:
         monkeypatch.setenv("FRAY_TOKEN", cluster.token)
         controller = ControllerClient(cluster.address, cluster.token)
+        assert controller.call("get_status", pb.Empty()).workers == 2
+        roots = {child.process.pid for child in (cluster.controller, *cluster.workers) if child is not None}
         threads = set(threading.enumerate())
+        files = {pid: _open_files(pid) for pid in (os.getpid(), *roots)}
         with create_job_ctx("fray", controller_address=cluster.address) as ctx:
             folder = Path(ctx._session.store.root)  # type: ignore[attr-defined]
 
@@ -84,8 +92,11 @@ def test_200_submitters_with_10000_tasks_of_random_sizes_and_failures(monkeypatc
         eventually(lambda: not folder.exists(), what="the session's storage is deleted")
         eventually(lambda: controller.call("get_status", pb.Empty()).sessions == 0)
         eventually(lambda: not set(threading.enumerate()) - threads, what="the context's threads end")
+        eventually(
+            lambda: all(_open_files(pid) <= count + KEPT_ALIVE for pid, count in files.items()),
+            what="no files are open but a few connections that are kept alive",
+        )
         controller.close()
         children = psutil.Process().children(recursive=True)
-        roots = {child.process.pid for child in (cluster.controller, *cluster.workers) if child is not None}
         assert len([child for child in children if child.pid not in roots and child.ppid() in roots]) == 2, children
     eventually(lambda: not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
@@ -60,7 +62,8 @@ def to_fray_error(error: Exception, address: str) -> errors.FrayError:
 def unreachable(address: str, cause: Exception) -> errors.Unavailable:
     """Return the error for a controller that cannot be reached, with the remedy."""
     port = address.rpartition(":")[2]
+    reason = re.sub(r" \(os error \d+\)", "", str(cause).rpartition("error: ")[2]).lower()
     return errors.Unavailable(
-        f"no Fray controller answers at {address} ({cause}). Is it running? Start one with: fray controller --port {port} "
+        f"no Fray controller answers at {address} ({reason}). Is it running? Start one with: fray controller --port {port} "
         "(and workers with: fray worker --controller URL), or use create_job_ctx('fray', controller_address='local')"
     )

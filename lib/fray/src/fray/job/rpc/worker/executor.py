@@ -178,7 +178,7 @@ class Executor:
             except BlockingIOError:
                 return
             if not data:
-                os._exit(0)
+                _end()
             self._take(data)
 
     def _flush(self) -> None:
@@ -192,7 +192,7 @@ class Executor:
             with self._send_lock:
                 self._data.sendall(frames.pack(frame))
         except OSError:
-            os._exit(0)  # the worker is gone
+            _end()
 
     def _return_queue(self) -> None:
         """Give back what has not begun, also what still waits in the socket."""
@@ -204,7 +204,7 @@ class Executor:
                     except BlockingIOError:
                         break
                     if not data:
-                        os._exit(0)
+                        _end()
                     self._take(data)
             finally:
                 self._read_lock.release()
@@ -224,7 +224,7 @@ class Executor:
             except OSError:
                 data = b""
             if not data:
-                os.killpg(0, signal.SIGKILL)  # the worker is gone, and with it whoever wanted what runs here
+                _end()
             for frame in unpacker.feed(data):
                 if frame[0] == frames.RECALL:
                     self._return_queue()
@@ -283,6 +283,11 @@ class _TaskStream(io.TextIOBase):
     @property
     def errors(self) -> str:  # type: ignore[override]
         return "backslashreplace"
+
+
+def _end() -> None:
+    """End this process and those that tasks have started: the worker is gone, and with it whoever wanted what runs here."""
+    os.killpg(0, signal.SIGKILL)
 
 
 def _arguments(store: PayloadStore, payload: bytes, dependency_values: list[bytes]) -> tuple[Any, Any, bool]:

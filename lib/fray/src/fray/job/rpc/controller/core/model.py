@@ -284,7 +284,8 @@ class Worker:
 
     def fits(self, shape: Shape) -> bool:
         """Whether the shape can be placed now."""
-        for name, amount in shape:  # plain loops here and below: these run several times for every task
+        # Plain loops here and below: these run several times for every task.
+        for name, amount in shape:  # noqa: SIM110
             if self.capacity.get(name, 0.0) - self.used.get(name, 0.0) < amount - EPSILON:
                 return False
         return True

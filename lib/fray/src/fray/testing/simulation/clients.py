@@ -1,0 +1,264 @@
+"""Clients of a simulation: sessions that submit, cancel, acknowledge, lose their streams and leave.
+
+A client knows what each of its tasks may end as, and that it ends once; executors use clients for the tasks of tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fray.job.rpc.controller.core.model import ErrorKind, TaskSpec
+from fray.testing.simulation.controller import Controller
+from fray.testing.simulation.members import Member
+from fray.testing.simulation.scripts import Script, draw_script
+from fray.testing.simulation.world import Rejected, Stream, World
+from fray.types import SessionId, TaskId
+
+SUBMIT_ITEMS = 4
+"""Tasks in one request."""
+
+
+class Client(Member):
+    """A session as the real client keeps it: one request in flight, results acknowledged, streams opened again."""
+
+    def __init__(self, world: World, controller: Controller, name: str, parent: SessionId | None = None) -> None:
+        super().__init__(world)
+        self._controller = controller
+        self.session = SessionId(name)
+        self.parent = parent
+        self.gone = False
+        """Closed, vanished or failed."""
+        self.lost = False
+        """Whether the controller gave the session up."""
+        self.futures: dict[TaskId, Callable[[str], None]] = {}
+        self.outcomes: dict[TaskId, list[str]] = {}
+        self.specs: dict[TaskId, TaskSpec] = {}
+        self._unsent: list[tuple[TaskSpec, int]] = []
+        self._cancels: list[TaskId] = []
+        self._batch = self._received_seq = self._acked_seq = self._to_submit = 0
+        self._sending = False
+        self._retry: tuple[int, list[TaskSpec], list[TaskId], int, int] | None = None
+        self._stream: Stream | None = None
+
+    def start(self) -> None:
+        """Open the session, then submit in bursts."""
+        self.open()
+        self._to_submit = self.world.rng.randint(5, 40)
+        self.later(0.0, self._submit_some)
+
+    def open(self) -> None:
+        """Introduce the client; again until it works."""
+        controller = self._controller
+        self.world.call(
+            lambda: controller.open_session(self.session, self.parent),
+            self.mine(lambda _: self._opened()),
+            self.mine(lambda why: self.fail(why) if why == "unknown" else self.later(0.2, self.open)),
+        )
+
+    def submit(self, script: Script, settled: Callable[[str], None] | None = None, **options: Any) -> TaskId:
+        """Send a task; ``settled`` is told how it ended."""
+        task = TaskId(f"{self.session}-{len(self.specs) + 1}")
+        spec = TaskSpec(task, self.session, script.function_id, script.function_id, b"arguments", **options)
+        self.world.scripts[task] = script
+        self.specs[task] = spec
+        self.outcomes[task] = []
+        self.world.report.tasks += 1
+        self.futures[task] = settled or (lambda _: None)
+        self._unsent.append((spec, self._received_seq))
+        if self.gone:
+            self._settle(task, "gone")
+        self._send()
+        return task
+
+    def cancel(self, task: TaskId) -> None:
+        """Cancel a task; nobody is told when it has really stopped."""
+        if task in self.futures:
+            self._cancels.append(task)
+            self._settle(task, "cancelled")
+            self._send()
+
+    def close(self) -> None:
+        """Cancel what is open, say goodbye."""
+        if not self.gone:
+            self._end("cancelled")
+            self._say_goodbye()
+
+    def vanish(self) -> None:
+        """End without a word."""
+        if not self.gone:
+            self._end("gone")
+            self.life += 1
+
+    def fail(self, why: str) -> None:
+        """Take it that the controller does not know the session any more."""
+        if not self.gone:
+            self.lost = True
+            self._end(f"lost: {why}")
+
+    def break_stream(self) -> None:
+        """Lose the stream of results."""
+        if self._stream is not None:
+            self._stream.cut()
+
+    def is_settled(self) -> bool:
+        """Whether there is nothing left to do."""
+        quiet = not self.futures and not self._unsent and not self._to_submit and self._retry is None
+        return quiet and not self._cancels and self._acked_seq == self._received_seq
+
+    def check(self) -> None:
+        """See that each task had one outcome, and one that its script explains."""
+        world = self.world
+        for task, outcomes in self.outcomes.items():
+            world.require(len(outcomes) == 1, f"{task} had outcomes {outcomes}", task)
+            world.report.outcomes[outcomes[0]] += 1
+            if not self.lost:
+                allowed = self._allowed(task)
+                world.require(outcomes[0] in allowed, f"{task} ended as {outcomes[0]}, not as {sorted(allowed)}", task)
+
+    def _allowed(self, task: TaskId) -> set[str]:
+        if self.outcomes[task][0] in ("cancelled", "gone"):
+            return {"cancelled", "gone"}
+        return self._possible(task)
+
+    def _possible(self, task: TaskId) -> set[str]:
+        """Return how the controller may have ended a task that its client did not cancel, its dependencies included."""
+        spec, script, world = self.specs[task], self.world.scripts[task], self.world
+        limits = self._controller.state.limits
+        possible = {"finished"}
+        if limits.max_losses < 1000 and not world.calm:
+            possible.add("lost")
+        if script.crashes >= limits.max_kills or (limits.max_kills < 1000 and not world.calm):
+            possible.add("crashed")
+        if script.failures > spec.max_retries >= 0 or script.children:
+            possible.add("user")
+        if spec.timeout is not None or spec.deadline_s is not None:
+            possible.add("timeout")
+        for dependency in spec.dependencies:
+            possible |= self._possible(dependency)
+            if self.outcomes[dependency] == ["cancelled"]:
+                possible.add("cancelled")
+        return possible
+
+    # --- what it does
+
+    def _submit_some(self) -> None:
+        rng = self.world.rng
+        for _ in range(min(self._to_submit, rng.choice([1, 3, 10]))):
+            self._to_submit -= 1
+            script, options = draw_script(rng)
+            unsettled = list(self.futures)
+            if unsettled and rng.random() < 0.25:
+                options["dependencies"] = tuple(rng.sample(unsettled, min(len(unsettled), rng.randint(1, 3))))
+            task = self.submit(script, None, **options)
+            if script.duration_s > 1000 and "timeout" not in options and "deadline_s" not in options:
+                self.later(rng.uniform(0.0, 5.0), lambda task=task: self.cancel(task))  # type: ignore[misc]
+            elif rng.random() < 0.1:
+                self.later(rng.uniform(0.0, 3.0), lambda task=task: self.cancel(task))  # type: ignore[misc]
+        if self._to_submit:
+            self.later(rng.choice([0.0, 0.1, rng.uniform(0.0, 4.0)]), self._submit_some)
+
+    def _opened(self) -> None:
+        if not self.gone:
+            self._watch()
+            self._opened = lambda: None  # type: ignore[method-assign]
+            self._send()
+
+    def _end(self, how: str) -> None:
+        self.gone = True
+        self._to_submit = 0
+        for task in list(self.futures):
+            self._settle(task, how)
+        if self._stream is not None:
+            self._stream.cut()
+
+    def _say_goodbye(self) -> None:
+        self.life += 1  # answers to what is in flight are for nobody
+        self.thaw()
+        controller = self._controller
+        self.world.call(
+            lambda: controller.close_session(self.session),
+            lambda _: None,
+            lambda _: self.world.at(0.5, self._say_goodbye),
+        )
+
+    def _settle(self, task: TaskId, how: str) -> None:
+        told = self.futures.pop(task, None)
+        if told is not None:
+            self.outcomes[task].append(how)
+            told(how)
+
+    def _send(self) -> None:
+        if self._sending or self.gone or self._stream is None:
+            return
+        acknowledges = self._received_seq > self._acked_seq and not self.futures
+        if not (self._unsent or self._cancels or self._retry or acknowledges):
+            return
+        self._sending = True
+        if self._retry is None:
+            batch, self._unsent = self._unsent[:SUBMIT_ITEMS], self._unsent[SUBMIT_ITEMS:]
+            unsent = {spec.id for spec, _ in self._unsent}
+            cancels = [task for task in self._cancels if task not in unsent]
+            self._cancels = [task for task in self._cancels if task in unsent]
+            self._batch += 1
+            acked = self._unsent[0][1] if self._unsent else self._received_seq
+            safe = batch[0][1] if batch else self._received_seq
+            self._retry = (self._batch, [spec for spec, _ in batch], cancels, acked, safe)
+        number, specs, cancels, acked, _ = self._retry
+        controller = self._controller
+        self.world.call(
+            lambda: controller.submit(self.session, number, specs, cancels, acked),
+            self.mine(lambda _: self._sent()),
+            self.mine(self._not_sent),
+        )
+
+    def _sent(self) -> None:
+        if self._retry is not None:
+            self._acked_seq = max(self._acked_seq, self._retry[3])
+        self._retry = None
+        self._sending = False
+        self._send()
+
+    def _not_sent(self, why: str) -> None:
+        if why == "unknown":
+            self.fail(why)
+            return
+        if why == "no room" and self._retry is not None:
+            _, _, cancels, _, safe = self._retry
+            cancels, controller = [*cancels, *self._cancels], self._controller  # what fills the session may have to go
+            self.world.call(lambda: controller.submit(self.session, 0, [], cancels, safe), lambda _: None, lambda _: None)
+
+        def again() -> None:
+            self._sending = False
+            self._send()
+
+        self.later(0.2, again)
+
+    def _watch(self) -> None:
+        if self.gone:
+            return
+        world, controller = self.world, self._controller
+        stream = self._stream = Stream(world, self.mine(self._take), self.mine(self._watch_ended))
+        after_seq = self._received_seq
+
+        def arrive() -> None:
+            try:
+                if not stream.broken:
+                    controller.watch(self.session, after_seq, stream)
+            except Rejected:
+                stream.finish("unknown")
+
+        world.at(world.delay(), arrive)
+
+    def _watch_ended(self, why: str) -> None:
+        if why == "unknown":
+            self.fail(why)
+        else:
+            self.later(0.1, self._watch)
+
+    def _take(self, message: tuple[list[tuple[TaskId, ErrorKind | None, bytes]], int]) -> None:
+        results, last_seq = message
+        self._received_seq = max(self._received_seq, last_seq)
+        for task, error, _ in results:
+            self._settle(task, "finished" if error is None else error.value)
+        self._send()

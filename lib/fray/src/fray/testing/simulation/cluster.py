@@ -1,0 +1,145 @@
+"""The course of a simulation: who takes part, when faults begin and end, and what must hold when all is at rest.
+
+What fails anywhere becomes one AssertionError here, with the seed, the latest events and the stories of the tasks concerned.
+"""
+
+from __future__ import annotations
+
+from fray.job.rpc.controller.core import invariants
+from fray.job.rpc.controller.core.model import Limits, Task
+from fray.job.rpc.controller.core.story import explain_pending, tell_story
+from fray.testing.simulation.clients import Client
+from fray.testing.simulation.controller import Controller, Sabotage
+from fray.testing.simulation.faults import do_harm
+from fray.testing.simulation.report import SimulationReport
+from fray.testing.simulation.workers import Worker
+from fray.testing.simulation.world import Violation, World
+from fray.types import TaskId
+
+FAULTY_S = 25.0
+"""Virtual seconds during which faults happen."""
+PATIENCE_S = 300.0
+"""Virtual seconds after the faults within which everything must have come to rest."""
+
+
+def simulate(seed: int, *, sabotage: Sabotage | None = None, faulty_s: float = FAULTY_S) -> SimulationReport:
+    """Run one seed until everything is at rest.
+
+    Raises:
+        AssertionError: naming the seed, what went wrong, the latest events and the story of the task.
+    """
+    cluster = Cluster(seed, sabotage, faulty_s)
+    try:
+        cluster.run()
+    except Violation as violation:
+        raise AssertionError(cluster.describe(str(violation), violation.task)) from violation
+    except Exception as error:
+        raise AssertionError(cluster.describe(f"{type(error).__name__}: {error}")) from error
+    return cluster.world.report
+
+
+class Cluster:
+    """A controller, workers and clients in one world."""
+
+    def __init__(self, seed: int, sabotage: Sabotage | None, faulty_s: float) -> None:
+        world = self.world = World(seed, faulty_s)
+        self.faulty_s = faulty_s
+        rng = world.rng
+        limits = Limits(
+            session_grace_s=6.0,
+            reattach_grace_s=rng.choice([0.5, 2.0]),
+            silence_s=rng.choice([5.0, 10.0]),
+            max_losses=rng.choice([2, 10, 1000]),
+            max_kills=rng.choice([3, 1000]),
+            session_tasks=rng.choice([5, 1000]),
+        )
+        self.controller = Controller(world, limits, sabotage)
+        world.draw_odds()
+        self.workers = [Worker(world, self.controller, f"w{n}", self._capacity(n)) for n in range(rng.randint(1, 4))]
+        self.clients = [Client(world, self.controller, f"c{n}") for n in range(rng.randint(1, 3))]
+
+    def run(self) -> None:
+        """Let everybody do what they do until all is at rest."""
+        world = self.world
+        for member in (*self.workers, *self.clients):
+            world.at(world.rng.uniform(0.0, 0.5), member.start)
+        if world.faulty and not world.calm:
+            world.at(world.rng.uniform(0.5, 2.0), self._do_harm)
+        world.at(self.faulty_s, self._heal)
+        while (what := world.advance()) is not None:
+            if world.now > self.faulty_s + PATIENCE_S:
+                raise Violation("it does not come to rest: " + self._unrest())
+            what()
+            if not world.faulty and self._at_rest():
+                break
+        self._check_rest()
+
+    def describe(self, text: str, task_id: TaskId | None = None) -> str:
+        """Return a failure in words: the seed, the latest events, the stories of the tasks concerned."""
+        state, world = self.controller.state, self.world
+        lines = [f"seed {world.report.seed} at {world.now:.4f} s: {text}", *world.log]
+        ended = {task.id: task for task in state.history}
+        concerned = [task_id] if task_id else [task for task in (*state.tasks, *world.scripts) if task in text]
+        for name in dict.fromkeys(concerned[:5] or list(state.tasks)[:5]):
+            task = state.tasks.get(name) or ended.get(name)
+            if task is not None:
+                lines += [f"story of {name} ({task.state.value}):", *(f"  {line}" for line in tell_story(task))]
+            if isinstance(task, Task):
+                lines.append(f"  pending: {explain_pending(state, task, world.now)}")
+        return "\n".join(lines)
+
+    def _capacity(self, number: int) -> dict[str, float]:
+        if number == 0:
+            return {"cpu": 2.0, "gpu": 1.0}  # fits every shape there is
+        return {"cpu": float(self.world.rng.randint(1, 4))}
+
+    def _do_harm(self) -> None:
+        world = self.world
+        if world.faulty:
+            do_harm(world, self.workers, self.clients)
+            world.at(world.rng.uniform(0.2, 3.0), self._do_harm)
+
+    def _heal(self) -> None:
+        self.world.faulty = False
+        for member in (*self.workers, *self.clients):
+            member.thaw()
+
+    def _at_rest(self) -> bool:
+        for client in self.clients:
+            if client.is_settled() and not client.gone:
+                client.close()
+        state = self.controller.state
+        return (
+            not state.sessions
+            and all(client.gone for client in self.clients)
+            and all(worker.core.idle() for worker in self.workers)
+        )
+
+    def _unrest(self) -> str:
+        state = self.controller.state
+        lines = [f"sessions {sorted(state.sessions)}"]
+        lines += [f"client {c.session} waits for {sorted(c.futures)}" for c in self.clients if c.futures]
+        for worker in state.workers.values():
+            lines.append(f"{worker.incarnation}: used {worker.used} attached {worker.attached} {sorted(worker.assigned)}")
+        for sim in self.workers:
+            busy = {e.number: sorted(e.items) for e in sim.core.executors.values()}
+            lines.append(f"{sim.name}: holds {sim.core.held()}, executors {busy}")
+        return "\n  ".join(lines)
+
+    def _check_rest(self) -> None:
+        state = self.controller.state
+        invariants.check(state)
+        require = self.world.require
+        require(not state.tasks, f"{len(state.tasks)} tasks are kept though all was acknowledged or closed")
+        for worker in state.workers.values():
+            require(not worker.assigned and not worker.prefetched, f"{worker.id} keeps {sorted(worker.assigned)}")
+            require(all(used < 1e-6 for used in worker.used.values()), f"{worker.id} has not got back {worker.used}")
+            require(worker.load() < 1e-6, f"{worker.id} counts a load of {worker.load()} without one")
+        for queue in state.queues.values():
+            require(queue.length == 0, f"queue {queue.shape} is not empty")
+        ended = sum(state.stats[f"tasks {final}"] for final in ("finished", "failed", "cancelled"))
+        require(ended == state.stats["tasks accepted"], f"{ended} ends of {state.stats['tasks accepted']} accepted tasks")
+        for client in self.clients:
+            client.check()
+        self.world.report.virtual_s = self.world.now
+        self.world.report.stats = state.stats

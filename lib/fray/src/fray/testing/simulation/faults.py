@@ -1,0 +1,60 @@
+"""What is done to members while faults happen; what happens to messages is the business of the network.
+
+A fault is only caused here: what it means for a member is in the member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fray.testing.simulation.clients import Client
+from fray.testing.simulation.workers import Worker
+from fray.testing.simulation.world import World
+
+HARM = (
+    "crash",
+    "freeze",
+    "drain",
+    "kill",
+    "kill",
+    "sick",
+    "cut off",
+    "cut off",
+    "break orders",
+    "break results",
+    "away",
+    "vanish",
+    "leave",
+)
+"""What is done to members while faults happen."""
+
+
+def do_harm(world: World, workers: Sequence[Worker], clients: Sequence[Client]) -> None:
+    """Do something to a worker or a client."""
+    rng = world.rng
+    worker, client = rng.choice(workers), rng.choice(clients)
+    what = rng.choice(HARM)
+    world.report.faults[what] += 1
+    if what == "crash":
+        worker.restart_in(rng.uniform(0.0, 4.0))
+    elif what == "freeze":
+        worker.freeze(rng.choice([0.5, 3.0, 15.0]))
+    elif what == "drain":
+        worker.drain()
+    elif what == "break orders":
+        worker.break_stream()
+    elif what == "kill":
+        worker.kill_executor()
+    elif what == "cut off":
+        worker.cut_off(rng.choice([1.0, 4.0, 8.0]))
+    elif what == "sick":
+        worker.sicken(rng.uniform(0.5, 6.0))
+    elif what == "break results":
+        client.break_stream()
+    elif what == "away":
+        client.freeze(rng.choice([1.0, 4.0, 12.0]))
+        client.break_stream()
+    elif what == "vanish" and rng.random() < 0.2:
+        client.vanish()
+    elif what == "leave" and rng.random() < 0.2:
+        client.close()
