@@ -174,8 +174,8 @@ class Agent:
         backoff_s = MIN_BACKOFF_S
         while True:
             with contextlib.suppress(TimeoutError):
-                if not self._news.is_set():
-                    await asyncio.wait_for(self._news.wait(), HEARTBEAT_S)
+                async with asyncio.timeout(HEARTBEAT_S):  # wait_for of Python 3.11 loses a cancellation at the wrong moment
+                    await self._news.wait()
             self._news.clear()
             report = self._core.report(BATCH_ITEMS)
             message = self._to_wire(report)
