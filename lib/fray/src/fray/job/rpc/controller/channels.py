@@ -37,11 +37,6 @@ class Channel:
         self._closed = True
         self._wakeup.set()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether ``close`` was called."""
-        return self._closed
-
     def claim(self) -> int:
         """Become the reader; the one before ends."""
         self._reader += 1

@@ -12,7 +12,7 @@ from typing import Any
 from pyqwest import Client, HTTPTransport, SyncClient, SyncHTTPTransport
 
 from fray.job.rpc.proto import fray_pb as pb
-from fray.job.rpc.proto.fray_connect import FrayControllerClient, FrayControllerClientSync, FrayWorkerClientSync
+from fray.job.rpc.proto.fray_connect import FrayControllerClient, FrayControllerClientSync
 from fray.job.rpc.wire.auth import call_headers
 from fray.job.rpc.wire.errors import to_fray_error
 from fray.job.rpc.wire.settings import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, STREAM_SILENCE_S
@@ -115,9 +115,3 @@ def _raise_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def worker_client(address: str, token: str) -> tuple[FrayWorkerClientSync, dict[str, str]]:
-    """Return a blocking client of a worker, and the headers to call it with."""
-    client = FrayWorkerClientSync(address, accept_compression=[], send_compression=None, read_max_bytes=MAX_ANSWER_BYTES)
-    return client, call_headers(token)

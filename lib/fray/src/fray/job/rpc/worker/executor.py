@@ -173,13 +173,18 @@ class Executor:
         if len(self._queue) > 4:
             return
         with self._read_lock:
-            try:
-                data = self._data.recv(1 << 18, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            if not data:
-                _end()
-            self._take(data)
+            self._take_arrived()
+
+    def _take_arrived(self) -> bool:
+        """Take one piece of what waits in the socket; tell whether there was one. The read lock is held."""
+        try:
+            data = self._data.recv(1 << 18, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        if not data:
+            _end()
+        self._take(data)
+        return True
 
     def _flush(self) -> None:
         self._flushed_at = time.perf_counter()
@@ -198,14 +203,8 @@ class Executor:
         """Give back what has not begun, also what still waits in the socket."""
         if self._read_lock.acquire(blocking=False):
             try:
-                while True:
-                    try:
-                        data = self._data.recv(1 << 18, socket.MSG_DONTWAIT)
-                    except BlockingIOError:
-                        break
-                    if not data:
-                        _end()
-                    self._take(data)
+                while self._take_arrived():
+                    pass
             finally:
                 self._read_lock.release()
         with self._lock:

@@ -225,7 +225,7 @@ class Task:
 
 @dataclass(slots=True)
 class EndedTask:
-    """What is kept of a forgotten task, for people."""
+    """What is kept of a forgotten task, for people. Never changed; not frozen, as one is made for every task."""
 
     id: TaskId
     """Which task."""
