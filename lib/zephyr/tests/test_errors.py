@@ -8,7 +8,10 @@ from zephyr import errors
 
 pytestmark = pytest.mark.unit
 
-ARGUMENTS = {"ChunkMissing": ("a/b",), "ChunkCorrupted": ("a/b", "bad"), "OutputConflict": ("a/b",)}
+ARGUMENTS = {"ChunkMissing": ("a/b",), "ChunkCorrupted": ("a/b", "bad"), "OutputConflict": ("a/b",)} | {
+    "PlanChanged": ("a/b", ("- old", "+ new")),
+    "TooManyBadRecords": (3, 2),
+}
 
 
 def tree(kind: type[errors.ZephyrError]) -> list[type[errors.ZephyrError]]:

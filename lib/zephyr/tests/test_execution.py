@@ -123,10 +123,10 @@ def test_the_users_exception_arrives_as_itself_with_its_place(ctx: JobContext, t
         dataset = Dataset.from_files(f"{tmp_path}/*.txt").load_text().map(fail)
         Backend.execute(dataset, ctx, name="job", spill_threshold_bytes=0, max_parallelism=1)
     assert caught.value.code == 7
-    (note,) = caught.value.__notes__
-    assert note == (
-        f"in job: stage 1 of 1 (Map(LoadOp(fn=load_text), MapOp(fn={fail.__qualname__}))), shard 1 of 3, file {tmp_path}/1.txt"
-    )
+    step, place = caught.value.__notes__
+    assert step == f"in MapOp(fn={fail.__qualname__}), given '1'"
+    assert place.startswith("in job: stage 1 of 1 (Map(LoadOp(reader=TextReader(")
+    assert place.endswith(f"MapOp(fn={fail.__qualname__}))), shard 1 of 3, file {tmp_path}/1.txt, record 1")
     assert list(base.iterdir()) == []
 
 

@@ -36,7 +36,7 @@ def test_json_lines_come_back_whatever_the_compression(ctx: JobContext, tmp_path
     paths = Backend.execute(rows.write_jsonl(f"{tmp_path}/o/{{shard:05d}}-of-{{total:02d}}.jsonl{suffix}"), ctx)
     assert paths == [f"{tmp_path}/o/{shard:05d}-of-03.jsonl{suffix}" for shard in range(3)]
     assert [read(path) for path in paths] == [[{"x": x} for x in range(n)] for n in (3000, 0, 5)]
-    assert sorted(map(str, (tmp_path / "o").iterdir())) == paths
+    assert sorted(str(path) for path in (tmp_path / "o").iterdir() if not path.name.startswith("_")) == paths
 
 
 def test_gzip_output_is_read_by_the_standard_library(sync: JobContext, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_failure_publishes_nothing_and_keeps_what_was_there(ctx: JobContext, t
 def test_a_record_that_json_cannot_hold_is_named(sync: JobContext, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="complex") as caught:
         Backend.execute(Dataset.from_list([[1, 2, 3j]]).flat_map(iter).write_jsonl(f"{tmp_path}/out/a"), sync)
-    assert any("record 2" in note for note in caught.value.__notes__)
+    assert any("record 3" in note for note in caught.value.__notes__)
     assert list((tmp_path / "out").iterdir()) == []
 
 

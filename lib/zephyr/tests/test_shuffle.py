@@ -20,8 +20,8 @@ import pytest
 from fray import JobContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zephyr import Backend, Dataset, StageError
-from zephyr.shuffle import merge, scatter
+from zephyr import Backend, Dataset, ExecutionHint, StageError
+from zephyr.shuffle import merge
 from zephyr.shuffle.keys import encode_key, partition_of
 
 pytestmark = pytest.mark.unit
@@ -104,9 +104,21 @@ def pairs(key: Any, values: Iterator[Any]) -> tuple[Any, list[Any]]:
     return key, list(values)
 
 
-def group(ctx: JobContext, lists: list[list[Any]], key: Any, *, shards: int = 3, **options: Any) -> list[Any]:
+SMALL = ExecutionHint(memory_bytes=8 * 1024 * 1024)
+"""Makes tasks write runs of a few thousand small items."""
+
+
+def group(
+    ctx: JobContext,
+    lists: list[list[Any]],
+    key: Any,
+    *,
+    shards: int = 3,
+    hints: ExecutionHint = ExecutionHint(),
+    **options: Any,
+) -> list[Any]:
     dataset = Dataset.from_list(lists).flat_map(iter).group_by(key, options.pop("reducer", pairs), shards, **options)
-    return Backend.execute(dataset, ctx)
+    return Backend.execute(dataset, ctx, hints)
 
 
 def test_values_come_in_source_order_and_each_key_once(ctx: JobContext) -> None:
@@ -167,23 +179,21 @@ def test_num_output_shards_is_exact_and_order_depends_on_keys_alone(ctx: JobCont
     assert Backend.execute(again, ctx) == list(itertools.chain(*shards))
 
 
-def test_a_hot_key_and_many_keys_survive_small_limits(sync: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scatter, "MAX_HELD_ITEMS", 500)
-    lists = [[("hot", shard, i) for i in range(3000)] + [(f"key{i}", shard, i) for i in range(700)] for shard in range(3)]
-    found = dict(group(sync, lists, lambda item: item[0], shards=2))
+def test_a_hot_key_and_many_keys_survive_small_limits(sync: JobContext) -> None:
+    lists = [[("hot", shard, i) for i in range(30_000)] + [(f"key{i}", shard, i) for i in range(700)] for shard in range(3)]
+    found = dict(group(sync, lists, lambda item: item[0], shards=2, hints=SMALL))
     assert len(found) == 701
     assert found["hot"] == [item for each in lists for item in each if item[0] == "hot"]
 
 
-def test_a_combiner_survives_small_limits(sync: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scatter, "MAX_HELD_ITEMS", 500)
+def test_a_combiner_survives_small_limits(sync: JobContext) -> None:
 
     def add(key: str, values: Iterator[tuple[str, int]]) -> tuple[str, int]:
         return key, sum(count for _, count in values)
 
-    lists = [[("hot", 1)] * 3000 + [(f"key{i}", 1) for i in range(700)] for _ in range(3)]
-    counts = group(sync, lists, lambda item: item[0], reducer=add, combiner=add, shards=2)
-    assert dict(counts) == {"hot": 9000} | {f"key{i}": 3 for i in range(700)}
+    lists = [[("hot", 1)] * 30_000 + [(f"key{i}", 1) for i in range(700)] for _ in range(3)]
+    counts = group(sync, lists, lambda item: item[0], reducer=add, combiner=add, shards=2, hints=SMALL)
+    assert dict(counts) == {"hot": 90_000} | {f"key{i}": 3 for i in range(700)}
 
 
 @settings(max_examples=25, deadline=None)

@@ -35,3 +35,17 @@ def _private_directory(path: Path) -> str:
             f"{path} is not a private directory of yours (mode 0700); remove it, or pass storage_path or set FRAY_STORAGE"
         )
     return str(path)
+
+
+MAX_DEFAULT_MEMORY_BYTES = 512 * 1024 * 1024
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def default_memory_bytes() -> int:
+    """Return what a task on this machine may hold: a quarter of the memory per CPU, at most 512 MiB."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        memory = min(memory, int(_CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return min(MAX_DEFAULT_MEMORY_BYTES, memory // (os.cpu_count() or 1) // 4)

@@ -2,7 +2,9 @@
 
     ZephyrError
     ├── PlanError (also ValueError)    the dataset cannot be carried out as written; nothing has run
+    │   └── PlanChanged                a run to be resumed had another plan
     ├── StageError                     an item cannot be passed on between stages
+    ├── TooManyBadRecords              more records were bad than allowed
     └── StorageError
         ├── ChunkMissing               a chunk that was written is not there any more
         ├── ChunkCorrupted             a chunk's bytes are not those that were written
@@ -29,6 +31,36 @@ class ZephyrError(Exception):
 
 class PlanError(ZephyrError, ValueError):
     """The dataset cannot be carried out as written; the text says what to change."""
+
+
+class PlanChanged(PlanError):
+    """A run to be resumed had another plan: mixing the two would give neither's result."""
+
+    def __init__(self, job_path: str, changes: tuple[str, ...]) -> None:
+        super().__init__(job_path, changes)
+        self.job_path = job_path
+        self.changes = changes
+
+    def __str__(self) -> str:
+        changes = "\n  ".join(self.changes)
+        return (
+            f"the run in {self.job_path} was begun with another plan:\n  {changes}\n"
+            "Put the plan back to resume it, give this run another name, or remove that directory to begin anew"
+        )
+
+
+class TooManyBadRecords(ZephyrError):
+    """More records were bad than ``max_errors`` allows."""
+
+    def __init__(self, count: int, max_errors: int) -> None:
+        super().__init__(count, max_errors)
+        self.count = count
+        self.max_errors = max_errors
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} bad records are more than the {self.max_errors} that max_errors allows; see the notes for the last"
+        )
 
 
 class StageError(ZephyrError):

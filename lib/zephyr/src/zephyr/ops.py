@@ -5,10 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from zephyr.expr import Expr
+from zephyr.io.formats import Reader, Writer
+
+if TYPE_CHECKING:
+    from zephyr.dataset import Dataset
+    from zephyr.plan import PhysicalPlan
 
 PathPattern = str | Callable[[int, int], str]
-"""Where shards are written: a pattern with ``{shard}`` and ``{total}``, or a function of the two."""
+"""Where shards are written: a pattern with ``{shard}``, ``{total}`` and ``{basename}``, or a function of the first two."""
+JoinHow = Literal["inner", "left", "right", "outer", "semi", "anti"]
+"""Which pairs and which items without a partner a join keeps."""
 
 
 def name_of(value: Any) -> str:
@@ -27,7 +36,7 @@ class _Named:
 
     def __repr__(self) -> str:
         values = [(f.name, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
-        return f"{type(self).__name__}({', '.join(f'{name}={name_of(value)}' for name, value in values if value is not None)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={name_of(value)}' for name, value in values if value is not None and value is not False)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,24 +59,62 @@ class FlatMapOp(_Named):
 class LoadOp(_Named):
     """Replace every path by the records of its file."""
 
-    fn: Callable[[str], Any]
-    """Path to an iterable of records."""
+    reader: Reader
+    """How, with the columns and the predicate that were pushed into it."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FilterOp(_Named):
-    """Keep some items."""
+    """Keep some items; exactly one of ``fn`` and ``expr`` is set."""
 
-    fn: Callable[[Any], Any]
+    fn: Callable[[Any], Any] | None = None
     """Tells whether to keep an item."""
+    expr: Expr | None = None
+    """The same as an expression, which can be looked into."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SelectOp(_Named):
+    """Reduce records to some columns, in this order, without those they lack."""
+
+    columns: tuple[str, ...]
+    """The columns to keep."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MapShardOp(_Named):
     """Replace the items of a shard as a whole."""
 
-    fn: Callable[[Any], Any]
-    """Iterator of items to an iterable of items."""
+    fn: Callable[..., Any]
+    """Iterator of items to an iterable of items; with ``numbered``, of (number of the shard, iterator)."""
+    numbered: bool | None = None
+    """Whether ``fn`` is told the number of the shard; None and False are the same."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TakeOp(_Named):
+    """Keep the first items of each shard and read no more."""
+
+    count: int
+    """How many."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WindowOp(_Named):
+    """Replace consecutive items by lists of them."""
+
+    size: int
+    """Items in a list; the last of a shard may be shorter."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WindowByOp(_Named):
+    """Replace consecutive items by lists whose ends a function decides."""
+
+    folder: Callable[[Any, Any], tuple[Any, Any]]
+    """State and item to (whether the item joins the window, new state)."""
+    initial_state: Any
+    """State of an empty window."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -105,16 +152,62 @@ class ReshardOp(_Named):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class SortOp(_Named):
+    """Put all items in order."""
+
+    key: Callable[[Any], Any]
+    """Item to a value that can be compared."""
+    num_output_shards: int | None = None
+    """Number of shards of the result; None lets the plan decide."""
+    reverse: bool = False
+    """Largest first; equal ones keep their order."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class JoinOp(_Named):
+    """Bring items of two datasets together by key."""
+
+    right: Dataset[Any]
+    """The other dataset."""
+    left_key: Callable[[Any], Any]
+    """Item of this dataset to key."""
+    right_key: Callable[[Any], Any]
+    """Item of the other dataset to key."""
+    how: JoinHow
+    """Which pairs and which items without a partner are kept."""
+    combiner: Callable[[Any, Any], Any]
+    """Left item and right item, None where there is none, to an item."""
+    num_output_shards: int | None = None
+    """Number of shards of the result; None lets the plan decide."""
+    sorted: bool = False
+    """Whether both sides are sorted by key, shard by shard, so that nothing has to be shuffled."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class UnionOp(_Named):
+    """Append the shards of other datasets."""
+
+    others: tuple[Dataset[Any], ...]
+    """In order."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class WriteOp(_Named):
-    """Write each shard to a file of JSON lines; the shard's only item is then the file's path."""
+    """Write each shard to a file; the shard's only item is then the file's path."""
 
     pattern: PathPattern
     """Where to."""
+    writer: Writer
+    """How."""
+    skip_existing: bool = False
+    """Whether shards stay as they are whose file a manifest knows to be what would be written."""
 
 
-NarrowOp = MapOp | FlatMapOp | LoadOp | FilterOp | MapShardOp
+NarrowOp = MapOp | FlatMapOp | LoadOp | FilterOp | SelectOp | MapShardOp | TakeOp | WindowOp | WindowByOp
 """Operations that look at one shard at a time and keep the number of shards."""
-LogicalOp = NarrowOp | GroupByOp | ReduceOp | ReshardOp | WriteOp
+ItemOp = MapOp | FlatMapOp | LoadOp | FilterOp | SelectOp
+"""Those that look at one item at a time, so that a shard may be processed in parts."""
+LogicalOp = NarrowOp | GroupByOp | ReduceOp | ReshardOp | SortOp | JoinOp | UnionOp | WriteOp
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +222,16 @@ class Map:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Sample(_Named):
+    """Pass the items on, and tell the driver the keys of some of them, from which it computes the ranges of a sort."""
+
+    key: Callable[[Any], Any]
+    """Item to key."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Scatter(_Named):
-    """Split the items by key into the shards of the next stage, sorted by key."""
+    """Split the items by key into the shards of the next stage, in order of key within each."""
 
     key: Callable[[Any], Any]
     """Item to key."""
@@ -138,6 +239,23 @@ class Scatter(_Named):
     """Number of shards of the next stage."""
     combiner: Callable[[Any, Any], Any] | None = None
     """See ``GroupByOp``."""
+    sort_by: Callable[[Any], Any] | None = None
+    """See ``GroupByOp``."""
+    ranges: Ranges | None = None
+    """Split by ranges of the key, as a sort does; None splits by its hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Ranges of a sort's key."""
+
+    reverse: bool = False
+    """Whether the first range has the largest keys."""
+    bounds: tuple[Any, ...] = ()
+    """The keys at which the next range begins, one less than there are ranges; the driver fills them in."""
+
+    def __repr__(self) -> str:
+        return "descending" if self.reverse else "ascending"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -148,6 +266,20 @@ class Reduce(_Named):
     """See ``GroupByOp``."""
     sort_by: Callable[[Any], Any] | None = None
     """See ``GroupByOp``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Join a shard with that of another dataset: both scattered by key, or both sorted by key (``sorted``)."""
+
+    right: PhysicalPlan
+    """How the other dataset is made."""
+    op: JoinOp
+    """What is asked for."""
+
+    def __repr__(self) -> str:
+        kind = "sorted merge, " if self.op.sorted else ""
+        return f"Join({kind}{self.op.how}, left_key={name_of(self.op.left_key)}, right_key={name_of(self.op.right_key)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -166,12 +298,27 @@ class Reshard(_Named):
     """Number of shards from here on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Union:
+    """Append the shards of other plans; done where the plan is driven, without touching data."""
+
+    others: tuple[PhysicalPlan, ...]
+    """In order."""
+
+    def __repr__(self) -> str:
+        return f"Union({len(self.others)} more)"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Write(_Named):
-    """Write the shard to one file of JSON lines and pass on its path."""
+    """Write the shard to one file and pass on its path; always the last of its stage."""
 
     pattern: PathPattern
     """Where to."""
+    writer: Writer
+    """How."""
+    skip_existing: bool = False
+    """See ``WriteOp``."""
 
 
-PhysicalOp = Map | Scatter | Reduce | Fold | Reshard | Write
+PhysicalOp = Map | Sample | Scatter | Reduce | Join | Fold | Reshard | Union | Write

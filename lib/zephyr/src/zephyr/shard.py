@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zephyr.io.columnar import ColumnBatches
 from zephyr.storage import ChunkRef, SliceRef
 
 
@@ -27,6 +28,12 @@ class Shard:
         """Yield an iterator over the items of each chunk, wherever it is kept."""
         for chunk in self.chunks:
             yield iter(chunk)
+
+    def stream(self) -> Iterable[Any]:
+        """Return the items, to be read once: as record batches if all chunks hold them, else one by one."""
+        if self.chunks and all(chunk.columnar for chunk in self.chunks):
+            return ColumnBatches(batch for chunk in self.chunks for batch in chunk.iter_encoded())
+        return iter(self)
 
     def __iter__(self) -> Iterator[Any]:
         for chunk in self.iter_chunks():

@@ -5,18 +5,28 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from zephyr.io.jsonl import write_jsonl
-from zephyr.ops import FilterOp, Fold, Map, MapOp, MapShardOp, NarrowOp, PhysicalOp, Reduce, Scatter, Write
-from zephyr.plan import format_path
+from zephyr.bad_records import BadRecords, ErrorPolicy, Place
+from zephyr.collector import relaxed_collector
+from zephyr.config import default_memory_bytes
+from zephyr.counters import counting
+from zephyr.io.columnar import ColumnBatches
+from zephyr.io.publish import Output, write_draft
+from zephyr.ops import Fold, Join, Map, PhysicalOp, Reduce, Sample, Scatter, Write
+from zephyr.pipeline import Pipeline
+from zephyr.plan.paths import format_path
 from zephyr.shard import Shard
-from zephyr.shuffle.merge import reduce_runs
+from zephyr.shuffle.join import join_runs, join_sorted
+from zephyr.shuffle.merge import Merging, reduce_runs
+from zephyr.shuffle.order import Sampler
 from zephyr.shuffle.scatter import Scatterer
 from zephyr.storage import DEFAULT_SPILL_THRESHOLD_BYTES, ChunkRef, ChunkWriter
+from zephyr.storage.commit import publish
 from zephyr.storage.manager import chunk_path
+from zephyr.storage.table import ChunkTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +37,6 @@ class ChunkHeader:
     """The shard of the next stage it belongs to."""
     count: int
     """Number of items."""
-
-
-StageResult = list[tuple[ChunkHeader, ChunkRef]]
-"""The chunks of a shard, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,124 +55,201 @@ class StageContext:
     """The directory for chunks that are spilled."""
     spill_threshold_bytes: float = DEFAULT_SPILL_THRESHOLD_BYTES
     """Encoded size from which a chunk is spilled."""
+    aux_shards: tuple[Shard, ...] = ()
+    """The shards of other datasets that belong to this one: the right side of a join."""
     stage_name: str = "stage"
     """For messages."""
+    memory_bytes: int | None = None
+    """See ``ExecutionHint``."""
+    errors: ErrorPolicy = ErrorPolicy()
+    """What becomes of bad records."""
+    output_path: str | None = None
+    """Where a write puts the shard; None to take it from the pattern."""
+    marker: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What the names of all drafts of a run contain."""
 
 
-def run_stage(ctx: StageContext, ops: Sequence[PhysicalOp]) -> StageResult:
-    """Run ``ops`` on a shard and return the chunks they made. Blocks; spills to files of this attempt's own.
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What a task tells the driver: references and numbers, no data beyond chunks that are small."""
 
-    An exception of the user's is raised as it is, with a note that names stage, shard and file.
+    chunks: ChunkTable
+    """By shard of the next stage."""
+    outputs: tuple[Output, ...] = ()
+    """Drafts to be published."""
+    counters: dict[str, int] = field(default_factory=dict)
+    """What user functions counted."""
+    bad_records: int = 0
+    """Records that were left out."""
+    dead_letters: tuple[ChunkRef, ...] = ()
+    """Those records, if they are kept."""
+    samples: tuple[Any, ...] = ()
+    """Keys of some of the items, for a sort."""
+
+
+def run_stage(ctx: StageContext, ops: Sequence[PhysicalOp]) -> list[tuple[ChunkHeader, ChunkRef]]:
+    """Run ``ops`` on a shard, publish what they write, and return the chunks they made. Blocks.
+
+    An exception of the user's is raised as it is, with notes that name stage, shard, file and record.
     """
-    return run_shards([ctx], ops)[0]
+    result = run_task([ctx], ops)
+    for output in result.outputs:
+        publish(output.draft, output.path)
+    return [(ChunkHeader(shard, ref.count), ref) for shard, ref in result.chunks]
 
 
-def run_shards(contexts: Sequence[StageContext], ops: Sequence[PhysicalOp]) -> list[StageResult]:
-    """Run ``ops`` on consecutive shards, as ``run_stage`` does on one, and return the chunks of each.
-
-    A scatter combines the shards: its chunks are all in the first result.
-    """
-    if ops and isinstance(ops[-1], Scatter):
-        return [_scatter(contexts, ops[:-1], ops[-1]), *([] for _ in contexts[1:])]
-    results = []
-    for ctx in contexts:
-        with _place([ctx]):
-            results.append(_write_chunks(ctx, _apply(ctx, ops)))
-    return results
+def run_task(contexts: Sequence[StageContext], ops: Sequence[PhysicalOp]) -> TaskResult:
+    """Run ``ops`` on some consecutive shards, or parts of shards, as one task; see ``run_stage``."""
+    with counting() as counters, relaxed_collector(), closing(_Task(contexts[0])) as task:
+        last = ops[-1] if ops else None
+        chunks = task.scatter(contexts, ops[:-1], last) if isinstance(last, Scatter) else list(task.run(contexts, ops))
+        bad = task.bad
+        return TaskResult(
+            ChunkTable.pack(chunks), tuple(task.outputs), dict(counters), bad.count, bad.finish(), tuple(task.samples)
+        )
 
 
-def _apply(ctx: StageContext, ops: Sequence[PhysicalOp]) -> Iterator[Any]:
-    items: Iterable[Any] = ctx.shard
-    for op in ops:
+class _Task:
+    """The run of one task: what its shards have in common."""
+
+    def __init__(self, ctx: StageContext) -> None:
+        self._first = ctx
+        self._attempt = uuid.uuid4().hex
+        self._numbers = itertools.count()
+        self._memory_bytes = ctx.memory_bytes or default_memory_bytes()
+        self.bad = BadRecords(ctx.errors, lambda: self._create_writer("bad"))
+        self.outputs: list[Output] = []
+        self.samples: list[Any] = []
+
+    def close(self) -> None:
+        self.bad.abort()
+
+    def run(self, contexts: Sequence[StageContext], ops: Sequence[PhysicalOp]) -> Iterator[tuple[int, ChunkRef]]:
+        for ctx in contexts:
+            place = _place_of(ctx)
+            with _noted(place):
+                for ref in self._write_chunks(ctx, self._apply(ctx, place, ops)):
+                    yield ctx.shard_idx, ref
+
+    def scatter(self, contexts: Sequence[StageContext], ops: Sequence[PhysicalOp], op: Scatter) -> list[tuple[int, ChunkRef]]:
+        ctx = contexts[0]
+        path = chunk_path(ctx.storage_path, ctx.shard_idx, 0, self._attempt)
+        scatterer = Scatterer(op, self._memory_bytes, path, ctx.spill_threshold_bytes)
+        with closing(scatterer):
+            for each in contexts:
+                place = _place_of(each)
+                with _noted(place):
+                    scatterer.add(self._apply(each, place, ops))
+            with _noted(_place_of(contexts[-1])):
+                return scatterer.finish()
+
+    def _apply(self, ctx: StageContext, place: Place, ops: Sequence[PhysicalOp]) -> Iterable[Any]:
+        pipeline = Pipeline(place, self.bad)
+        items: Iterable[Any] = ctx.shard.stream()
+        if ctx.shard.count > 1 and not isinstance(items, ColumnBatches):
+            items = pipeline.counted(items)
+        for op in ops:
+            items = self._apply_one(ctx, pipeline, op, items)
+        return items
+
+    def _apply_one(self, ctx: StageContext, pipeline: Pipeline, op: PhysicalOp, items: Iterable[Any]) -> Iterable[Any]:
         if isinstance(op, Map):
-            for narrow in op.operations:
-                items = _apply_narrow(narrow, items)
-        elif isinstance(op, Reduce):
-            items = reduce_runs(ctx.shard.chunks, op.reducer, op.sort_by, _merge_writers(ctx))
-        elif isinstance(op, Fold):
-            items = _call(op.fn, items)
-        elif isinstance(op, Write):
-            items = _write(ctx, op, items)
-        else:
-            raise TypeError(f"{op!r} cannot run in the middle of a worker's stage")
-    return iter(items)
+            return pipeline.apply(op.operations, items)
+        if isinstance(op, Reduce):
+            return reduce_runs(ctx.shard.chunks, op.reducer, op.sort_by, self._merging())
+        if isinstance(op, Join):
+            (right,) = ctx.aux_shards
+            if op.op.sorted:
+                return join_sorted(items, right, op.op, self._merging())
+            return join_runs(ctx.shard.chunks, right.chunks, op.op, self._merging())
+        if isinstance(op, Fold):
+            return _call(op.fn, items)
+        if isinstance(op, Sample):
+            return self._sample(op, items)
+        if isinstance(op, Write):
+            return self._write(ctx, op, items, pipeline.on_bad(f"{op!r}"))
+        raise TypeError(f"{op!r} cannot run in the middle of a worker's stage")
+
+    def _write(
+        self, ctx: StageContext, op: Write, items: Iterable[Any], on_bad: Callable[[int | None, Any, Exception], None]
+    ) -> Iterator[str]:
+        path = ctx.output_path or format_path(op.pattern, ctx.shard_idx, ctx.total_shards, None)
+        self.outputs.append(write_draft(ctx.shard_idx, path, ctx.marker, op.writer, items, on_bad))
+        yield path
+
+    def _sample(self, op: Sample, items: Iterable[Any]) -> Iterator[Any]:
+        sampler = Sampler()
+        for item in items:
+            sampler.add(op.key(item))
+            yield item
+        self.samples += sampler.keys
+
+    def _write_chunks(self, ctx: StageContext, items: Iterable[Any]) -> Iterator[ChunkRef]:
+        if isinstance(items, ColumnBatches):
+            yield from self._write_columns(ctx, items)
+            return
+        iterator, count = iter(items), ctx.chunk_size
+        while count == ctx.chunk_size:
+            with closing(_Chunk(self._create_writer(f"{ctx.shard_idx}"))) as chunk:
+                for item in iterator if ctx.chunk_size < 0 else itertools.islice(iterator, ctx.chunk_size):
+                    chunk.writer.write(item)
+                count = chunk.writer.count
+                if count:
+                    yield chunk.writer.finish()
+
+    def _write_columns(self, ctx: StageContext, items: ColumnBatches) -> Iterator[ChunkRef]:
+        with closing(_Chunk(self._create_writer(f"{ctx.shard_idx}"))) as chunk:
+            for batch in items.iter_batches():
+                if batch.num_rows:
+                    chunk.writer.write_batch(batch)
+            if chunk.writer.count:
+                yield chunk.writer.finish()
+
+    def _merging(self) -> Merging:
+        return Merging(self._memory_bytes, lambda: self._create_writer("merge"))
+
+    def _create_writer(self, purpose: str) -> ChunkWriter:
+        ctx = self._first
+        path = chunk_path(ctx.storage_path, ctx.shard_idx, next(self._numbers), f"{self._attempt}-{purpose}")
+        return ChunkWriter(path, ctx.spill_threshold_bytes)
 
 
-def _apply_narrow(op: NarrowOp, items: Iterable[Any]) -> Iterable[Any]:
-    # Generators, not map() and filter(): those take a StopIteration that leaks from user code for the end of the data.
-    fn = op.fn
-    if isinstance(op, MapOp):
-        return (fn(item) for item in items)
-    if isinstance(op, FilterOp):
-        return (item for item in items if fn(item))
-    if isinstance(op, MapShardOp):
-        return itertools.chain.from_iterable(_call(fn, items))
-    return itertools.chain.from_iterable(fn(item) for item in items)
+class _Chunk:
+    """A writer that is released whatever happens."""
 
+    def __init__(self, writer: ChunkWriter) -> None:
+        self.writer = writer
 
-def _merge_writers(ctx: StageContext) -> Callable[[], ChunkWriter]:
-    attempt, numbers = f"{uuid.uuid4().hex}-merge", itertools.count()
-    return lambda: ChunkWriter(chunk_path(ctx.storage_path, ctx.shard_idx, next(numbers), attempt), ctx.spill_threshold_bytes)
+    def close(self) -> None:
+        self.writer.abort()
 
 
 def _call(fn: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    yield fn(iter(items))
+    yield fn(items if isinstance(items, ColumnBatches) and fn is count_items else iter(items))
 
 
-def _write(ctx: StageContext, op: Write, items: Iterable[Any]) -> Iterator[str]:
-    path = format_path(op.pattern, ctx.shard_idx, ctx.total_shards)
-    write_jsonl(path, items)
-    yield path
+def count_items(items: Iterable[Any]) -> int:
+    """Return the number of items; of record batches without making records."""
+    if isinstance(items, ColumnBatches):
+        return sum(batch.num_rows for batch in items.iter_batches())
+    return sum(1 for _ in items)
 
 
-def note_place(error: BaseException, contexts: Sequence[StageContext]) -> None:
-    """Add to an exception where it happened, unless it says so already."""
-    first, last = contexts[0], contexts[-1]
-    begin = f"in {first.stage_name}, "
-    if any(note.startswith(begin) for note in getattr(error, "__notes__", ())):
-        return
-    shards = f"shard {first.shard_idx}" if first is last else f"shards {first.shard_idx} to {last.shard_idx}"
-    files = dict.fromkeys(ctx.shard.label for ctx in (first, last) if ctx.shard.label is not None)
-    where = f", {'file' if len(files) == 1 else 'files'} {' to '.join(files)}" if files else ""
-    error.add_note(f"{begin}{shards} of {first.total_shards}{where}")
+def _place_of(ctx: StageContext) -> Place:
+    return Place(ctx.stage_name, ctx.shard_idx, ctx.total_shards, ctx.shard.label)
 
 
 @contextmanager
-def _place(contexts: Sequence[StageContext]) -> Iterator[None]:
+def _noted(place: Place) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        note_place(error, contexts)
+        add_note(error, str(place), place.stage)
         raise
 
 
-def _write_chunks(ctx: StageContext, items: Iterator[Any]) -> StageResult:
-    attempt = uuid.uuid4().hex
-    result: StageResult = []
-    while True:
-        writer = ChunkWriter(chunk_path(ctx.storage_path, ctx.shard_idx, len(result), attempt), ctx.spill_threshold_bytes)
-        try:
-            for item in items if ctx.chunk_size < 0 else itertools.islice(items, ctx.chunk_size):
-                writer.write(item)
-            if not writer.count:
-                return result
-            ref = writer.finish()
-        finally:
-            writer.abort()
-        result.append((ChunkHeader(ctx.shard_idx, ref.count), ref))
-        if ctx.chunk_size < 0 or ref.count < ctx.chunk_size:
-            return result
-
-
-def _scatter(contexts: Sequence[StageContext], ops: Sequence[PhysicalOp], scatter: Scatter) -> StageResult:
-    ctx = contexts[0]
-    path = chunk_path(ctx.storage_path, ctx.shard_idx, 0, uuid.uuid4().hex)
-    scatterer = Scatterer(scatter.key, scatter.num_shards, scatter.combiner, path, ctx.spill_threshold_bytes)
-    try:
-        for each in contexts:
-            with _place([each]):
-                scatterer.add(_apply(each, ops))
-        with _place(contexts):
-            return [(ChunkHeader(partition, ref.count), ref) for partition, ref in scatterer.finish()]
-    finally:
-        scatterer.abort()
+def add_note(error: BaseException, note: str, stage: str) -> None:
+    """Add to an exception where it happened, unless it says so already."""
+    begin = f"in {stage}, "
+    if not any(known.startswith(begin) for known in getattr(error, "__notes__", ())):
+        error.add_note(note)

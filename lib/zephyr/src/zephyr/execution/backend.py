@@ -1,28 +1,32 @@
-"""``Backend``: drives the stages of a plan on a context. Holds references to data, never the data itself."""
+"""``Backend``: the front door. Runs a dataset on a context and hands out its items."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import re
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fray import JobContext, get_default_job_ctx
 
+from zephyr.bad_records import ErrorPolicy, OnError
 from zephyr.dataset import Dataset
 from zephyr.errors import PlanError
-from zephyr.execution.groups import compute_groups
-from zephyr.execution.progress import Progress, StageProgress
-from zephyr.execution.tasks import run_all
-from zephyr.ops import Reshard
-from zephyr.plan import ExecutionHint, PhysicalPlan, PhysicalStage, StageType, compute_plan
-from zephyr.shard import Shard, reshard
-from zephyr.stage import StageContext, StageResult, note_place, run_shards
-from zephyr.storage import ChunkRef, InlineRef, StorageManager
-from zephyr.storage.codec import encode_items
+from zephyr.execution.commits import begin_run
+from zephyr.execution.defaults import current_defaults
+from zephyr.execution.driver import PlanRun, RunTotals
+from zephyr.execution.progress import Progress
+from zephyr.execution.stage_run import Settings
+from zephyr.ops import Write, name_of
+from zephyr.plan import ExecutionHint, PhysicalPlan, compute_plan
+from zephyr.plan.fingerprint import fingerprint, plan_fingerprints
+from zephyr.shard import Shard
+from zephyr.storage import StorageManager
 
 T = TypeVar("T")
 
 DEFAULT_MAX_PARALLELISM = 1024
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,13 @@ class BackendConfig:
     """A label of the job, for tasks and progress."""
     progress: Progress = "auto"
     """Whether to show progress."""
+    errors: ErrorPolicy = ErrorPolicy()
+    """What becomes of bad records."""
+    resume: bool = False
+    """Whether to go on with what an earlier run of the same plan has left."""
+    speculate_after_s: float | None = 30.0
+    """A task that takes longer, and three times as long as half of its stage, gets a second attempt on what is idle when no
+    other waits any more; the first to end counts. None for never."""
 
     def __post_init__(self) -> None:
         if self.max_parallelism < 1:
@@ -58,12 +69,16 @@ class Backend:
         context: JobContext | None = None,
         hints: ExecutionHint = ExecutionHint(),
         verbose: bool = False,
-        max_parallelism: int = DEFAULT_MAX_PARALLELISM,
+        max_parallelism: int | None = None,
         dry_run: bool = False,
         storage_path: str | None = None,
         spill_threshold_bytes: float | None = None,
         *,
         name: str | None = None,
+        resume: bool = False,
+        on_error: OnError = "fail",
+        max_errors: int = 0,
+        counters: dict[str, dict[str, int]] | None = None,
         progress: Progress = "auto",
     ) -> list[T]:
         """Carry out a dataset and return its items, in the order of shards. Blocks.
@@ -73,23 +88,32 @@ class Backend:
             context: where; None for fray's default context.
             hints: how; changes no result.
             verbose: print the plan first.
-            max_parallelism: tasks under way at a time.
+            max_parallelism: tasks under way at a time; None for 1,024.
             dry_run: print the plan, run and write nothing, return ``[]``.
             storage_path: fsspec URL or path for intermediate data that every worker sees; None for ``FRAY_STORAGE``,
-                ``MARIN_PREFIX`` or the user's temporary directory. It is removed at the end, failure or not.
-            spill_threshold_bytes: encoded size from which a chunk goes there; None for the default.
-            name: a label of the job.
+                ``MARIN_PREFIX`` or the user's temporary directory. The run's own directory in it is removed at the end, failure
+                or not, unless ``resume`` is set and the run has failed.
+            spill_threshold_bytes: encoded size from which a chunk goes there; None for 1 MiB, or less in stages of many tasks.
+            name: a label of the run, for tasks, progress, and to find what there is to resume.
+            resume: keep intermediate data when the run fails or is killed, and use what an earlier run with the same name (or,
+                without a name, the same outputs) has left; only what is missing is done again.
+            on_error: what becomes of a record that cannot be read, processed or written: ``fail`` raises, ``skip`` leaves it
+                out, ``dead_letter`` also keeps it, in ``_dead_letters`` beside the output (or below the storage path).
+            max_errors: more bad records than this fail the run; 0 for no limit.
+            counters: is filled with what user functions counted (see ``zephyr.counters``) and ``bad_records``, by stage.
             progress: show progress on stderr; ``auto`` does on a terminal.
 
         Raises:
             PlanError: before anything runs, if the dataset cannot be carried out as written.
-            Exception: the user's own, with notes that name stage, shard and file.
+            PlanChanged: if there is a run to resume, but with another plan.
+            TooManyBadRecords: if there are more than ``max_errors``.
+            Exception: the user's own, with notes that name stage, shard, file and record.
         """
-        config = BackendConfig(max_parallelism, name, progress)
-        plan = _compute_plan(dataset, hints, verbose or dry_run)
-        if dry_run:
+        config = _config(max_parallelism, name, progress, ErrorPolicy(on_error, max_errors), resume)
+        plan, shown = _compute_plan(dataset, hints, verbose, dry_run)
+        if shown:
             return []
-        return list(_iterate(plan, context, config, storage_path, spill_threshold_bytes))
+        return list(_iterate(plan, context, config, storage_path, spill_threshold_bytes, counters))
 
     @staticmethod
     def iterate(
@@ -97,77 +121,53 @@ class Backend:
         context: JobContext | None = None,
         hints: ExecutionHint = ExecutionHint(),
         verbose: bool = False,
-        max_parallelism: int = DEFAULT_MAX_PARALLELISM,
+        max_parallelism: int | None = None,
         dry_run: bool = False,
         storage_path: str | None = None,
         spill_threshold_bytes: float | None = None,
         *,
         name: str | None = None,
+        resume: bool = False,
+        on_error: OnError = "fail",
+        max_errors: int = 0,
+        counters: dict[str, dict[str, int]] | None = None,
         progress: Progress = "auto",
     ) -> Iterator[T]:
         """Carry out a dataset and yield its items with only the current batch in memory; see ``execute``.
 
         The plan is checked now; stages run at the first ``next``. Intermediate data stays until the iterator ends or is closed.
         """
-        config = BackendConfig(max_parallelism, name, progress)
-        plan = _compute_plan(dataset, hints, verbose or dry_run)
-        return iter(()) if dry_run else _iterate(plan, context, config, storage_path, spill_threshold_bytes)
+        config = _config(max_parallelism, name, progress, ErrorPolicy(on_error, max_errors), resume)
+        plan, shown = _compute_plan(dataset, hints, verbose, dry_run)
+        return iter(()) if shown else _iterate(plan, context, config, storage_path, spill_threshold_bytes, counters)
 
-    def run(self, plan: PhysicalPlan) -> list[Shard]:
-        """Carry out a plan and return its shards, readable while the storage is open. Blocks."""
-        shards = _source_shards(plan)
-        for number, stage in enumerate(plan.stages, 1):
-            if stage.stage_type is StageType.RESHARD:
-                (operation,) = stage.operations
-                assert isinstance(operation, Reshard)
-                shards = reshard(shards, stage.output_shards)
-            else:
-                title = f"stage {number} of {len(plan.stages)}"
-                shards = self._run_stage(
-                    stage, title, shards, plan.chunk_size, plan.source_sizes_bytes if number == 1 else None
-                )
-        return shards
+    def run(self, plan: PhysicalPlan, counters: dict[str, dict[str, int]] | None = None) -> Sequence[Shard]:
+        """Carry out a plan and return its shards, readable while the storage is open. Blocks.
 
-    def _run_stage(
-        self, stage: PhysicalStage, title: str, shards: list[Shard], chunk_size: int, sizes_bytes: tuple[int, ...] | None
-    ) -> list[Shard]:
-        path, threshold = self._storage.next_stage(), self._storage.spill_threshold_bytes
-        label = f"{self._config.name}: {title}" if self._config.name else title
-        context = self._context.options(name=label)
-        ops = context.put(stage.operations)
-        stage_name = f"{label} ({stage})"
-        groups = compute_groups(len(shards), sizes_bytes)
-        calls = [
-            (
-                [StageContext(shards[i], i, len(shards), chunk_size, path, threshold, stage_name) for i in group],
-                ops,
-            )
-            for group in groups
-        ]
-        results: dict[int, list[StageResult]] = {}
-        with StageProgress(self._config.progress, label, len(shards)) as progress:
-
-            def keep(number: int, result: list[StageResult]) -> None:
-                results[number] = result
-                progress.advance(len(groups[number]), sum(header.count for chunks in result for header, _ in chunks))
-
-            def explain(number: int, error: BaseException) -> None:
-                note_place(error, calls[number][0])
-
-            run_all(context, run_shards, calls, self._config.max_parallelism, keep, explain)
-        outputs: list[list[ChunkRef]] = [[] for _ in range(stage.output_shards)]
-        for number in range(len(groups)):
-            for chunks in results[number]:
-                for header, ref in chunks:
-                    outputs[header.shard_idx].append(ref)
-        return [Shard(tuple(chunks)) for chunks in outputs]
+        ``counters`` is filled with what was counted, by stage, also when the run fails.
+        """
+        config = self._config
+        totals = RunTotals({} if counters is None else counters)
+        settings = Settings(config.max_parallelism, config.speculate_after_s, config.progress, config.errors, config.resume)
+        if config.resume:
+            begin_run(self._storage.job_path, plan)
+        return PlanRun(self._context, plan, self._storage, settings, totals, config.name).run()
 
 
-def _compute_plan(dataset: Dataset[Any], hints: ExecutionHint, shown: bool) -> PhysicalPlan:
+def _config(
+    max_parallelism: int | None, name: str | None, progress: Progress, errors: ErrorPolicy, resume: bool
+) -> BackendConfig:
+    parallelism = max_parallelism if max_parallelism is not None else current_defaults().max_parallelism
+    return BackendConfig(DEFAULT_MAX_PARALLELISM if parallelism is None else parallelism, name, progress, errors, resume)
+
+
+def _compute_plan(dataset: Dataset[Any], hints: ExecutionHint, verbose: bool, dry_run: bool) -> tuple[PhysicalPlan, bool]:
+    """Return the plan, and whether showing it is all that is wanted."""
+    only_shown = dry_run or current_defaults().dry_run
     plan = compute_plan(dataset, hints)
-    if shown:
+    if verbose or only_shown:
         print(plan)
-    return plan
+    return plan, only_shown
 
 
 def _iterate(
@@ -176,12 +176,17 @@ def _iterate(
     config: BackendConfig,
     storage_path: str | None,
     spill_threshold_bytes: float | None,
+    counters: dict[str, dict[str, int]] | None,
 ) -> Generator[Any, None, None]:
-    with StorageManager(storage_path, spill_threshold_bytes) as storage:
-        for shard in Backend(context or get_default_job_ctx(), config, storage).run(plan):
+    job_id = _job_id(plan, config.name) if config.resume else None
+    with StorageManager(storage_path or current_defaults().storage_path, spill_threshold_bytes, job_id) as storage:
+        for shard in Backend(context or get_default_job_ctx(), config, storage).run(plan, counters):
             yield from shard
 
 
-def _source_shards(plan: PhysicalPlan) -> list[Shard]:
-    files = plan.source_sizes_bytes is not None
-    return [Shard((InlineRef(encode_items([item]), 1),), item if files else None) for item in plan.source_items]
+def _job_id(plan: PhysicalPlan, name: str | None) -> str:
+    """Return what a run is found by that is to be resumed: its name, what it writes, or else all that it does."""
+    if name is not None:
+        return f"run-{_NOT_IN_NAMES.sub('-', name)}-{fingerprint(name)[:8]}"
+    outputs = [op.pattern for stage in plan.stages for op in stage.operations if isinstance(op, Write)]
+    return f"run-{fingerprint([name_of(pattern) for pattern in outputs] or plan_fingerprints(plan))}"

@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import bz2
 import glob
-import gzip
-import io
-import lzma
 import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
-from zephyr.io.zst import ZstdReader
+from zephyr.io.compression import decompress
 from zephyr.storage.files import is_local, locate
 
-try:
-    from isal import igzip as igzip
-except ImportError:  # no wheel for this machine
-    igzip = None
-
+_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "updated", "created")
+"""Names that file systems have for what tells a version of a file from the next; the first known counts."""
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 
-def list_files(pattern: str) -> list[tuple[str, int]]:
-    """Return (path, size in bytes) of the files that match, sorted by path."""
-    found: dict[str, int] = {}
+def list_files(pattern: str) -> list[tuple[str, int, str]]:
+    """Return (path, size in bytes, version) of the files that match, sorted by path.
+
+    The version changes when the file does: its tag or its time of change. What writes leave beside their files does not match.
+    """
+    found: dict[str, tuple[int, str]] = {}
     for single in expand_braces(pattern):
         fs, inner = locate(single)
         found.update(_list_local(inner) if is_local(fs) else _list_remote(fs, inner))
-    return sorted(found.items())
+    return sorted((path, *rest) for path, rest in found.items() if not _is_own(path))
 
 
-def _list_local(pattern: str) -> Iterator[tuple[str, int]]:
+def _is_own(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name in ("_manifest.json", "_SUCCESS") or (name.startswith(".") and name.endswith(".draft"))
+
+
+def _list_local(pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
     # fsspec's glob walks the whole tree below the first star; this one enters only directories that match.
     for path in map(Path, glob.iglob(pattern, recursive=True, include_hidden=True)):  # noqa: PTH207
         with suppress(FileNotFoundError):  # a dangling link, or removed meanwhile
             info = path.stat()
             if stat.S_ISREG(info.st_mode):
-                yield str(path), info.st_size
+                yield str(path), (info.st_size, str(info.st_mtime_ns))
 
 
-def _list_remote(fs: Any, pattern: str) -> Iterator[tuple[str, int]]:
+def _list_remote(fs: Any, pattern: str) -> Iterator[tuple[str, tuple[int, str]]]:
     for path, info in fs.glob(pattern, detail=True).items():
         if info["type"] == "file":
-            yield fs.unstrip_protocol(path), info["size"] or 0
+            version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+            yield fs.unstrip_protocol(path), (info["size"] or 0, version)
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -67,17 +69,5 @@ def absolute_path(path: str) -> str:
 def open_binary(path: str) -> Iterator[IO[bytes]]:
     """Open a file for reading, decompressed by suffix (.gz, .zst, .zstd, .bz2, .xz)."""
     fs, inner = locate(path)
-    with Path(inner).open("rb") if is_local(fs) else fs.open(inner, "rb") as raw, _decompress(raw, Path(path).suffix) as file:
+    with Path(inner).open("rb") if is_local(fs) else fs.open(inner, "rb") as raw, decompress(raw, path) as file:
         yield file
-
-
-def _decompress(raw: Any, suffix: str) -> IO[bytes]:
-    if suffix == ".gz":
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw) if igzip is None else igzip.IGzipFile(fileobj=raw))
-    if suffix in (".zst", ".zstd"):
-        return io.BufferedReader(ZstdReader(raw))
-    if suffix == ".bz2":
-        return cast("IO[bytes]", bz2.BZ2File(raw))
-    if suffix == ".xz":
-        return cast("IO[bytes]", lzma.LZMAFile(raw))
-    return cast("IO[bytes]", raw)

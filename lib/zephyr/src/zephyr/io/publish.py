@@ -1,46 +1,88 @@
 """Outputs that appear whole or not at all.
 
-Bytes go to a draft on a local disk: beside the output where that is local, else in a temporary file that one call uploads.
-An output is never written in place, so a failure leaves what was there before.
+A task writes a draft of its own: beside the output where that is local, else a temporary file that is uploaded beside it. An output
+appears when its draft is published, which the driver does for one draft of each shard. A failure leaves what was there before.
 """
 
 from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from zephyr.errors import OutputConflict
+import xxhash
+
+from zephyr.io.formats import OnBadRecord, Writer, Written
+from zephyr.storage.commit import upload
 from zephyr.storage.files import is_local, locate
 
+DRAFT_SUFFIX = ".draft"
+_BLOCK_BYTES = 1024 * 1024
 
-@contextmanager
-def published(path: str) -> Iterator[IO[bytes]]:
-    """Give a file to write to, and make it ``path`` when the body ends without an exception; else remove it.
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that a task has written, to be published or published."""
+
+    shard: int
+    """The shard it holds."""
+    path: str
+    """Where it belongs."""
+    draft: str
+    """Where it is until then."""
+    rows: int
+    """Records in it."""
+    size_bytes: int
+    """Its size."""
+    checksum: str
+    """xxh3 of its bytes, 128 bits in hexadecimal digits."""
+    schema: tuple[tuple[str, str], ...] | None
+    """(column, type) pairs where the format has them."""
+
+
+def draft_path(path: str, marker: str) -> str:
+    """Return a name for a draft in the directory of its output; drafts of one run share its marker."""
+    directory, slash, name = path.rpartition("/")
+    return f"{directory}{slash}.{name}.{marker}.{uuid.uuid4().hex}{DRAFT_SUFFIX}"
+
+
+def write_draft(shard: int, path: str, marker: str, writer: Writer, items: Iterable[Any], on_bad: OnBadRecord) -> Output:
+    """Write items to a draft and return what it is; nothing stays behind on failure.
 
     Raises:
-        OutputConflict: if a directory is at ``path``.
-        OSError: if the storage refuses.
+        OSError, StorageError: if the storage refuses. User exceptions pass.
     """
-    fs, inner = locate(path)
-    if not is_local(fs):
-        with tempfile.NamedTemporaryFile(prefix="zephyr-") as draft_file:
-            yield draft_file
-            draft_file.flush()
-            fs.put_file(draft_file.name, inner)
-        return
-    target = Path(inner)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.draft")
+    draft = draft_path(path, marker)
+    fs, inner = locate(draft)
+    if is_local(fs):
+        Path(inner).parent.mkdir(parents=True, exist_ok=True)
+        return _write_local(Path(inner), lambda file: writer.write(file, path, items, on_bad), shard, path, draft)
+    with tempfile.TemporaryDirectory(prefix="zephyr-") as folder:
+        local = Path(folder) / "draft"
+        output = _write_local(local, lambda file: writer.write(file, path, items, on_bad), shard, path, draft)
+        upload(str(local), draft)
+        return output
+
+
+def _write_local(local: Path, write: Callable[[IO[bytes]], Written], shard: int, path: str, draft: str) -> Output:
     try:
-        with draft.open("xb") as file:
-            yield file
-        try:
-            draft.replace(target)
-        except IsADirectoryError as error:
-            raise OutputConflict(path) from error
-    finally:
-        draft.unlink(missing_ok=True)
+        with local.open("x+b") as file:
+            written = write(file)
+        size, checksum = measure_file(local)
+        return Output(shard, path, draft, written.rows, size, checksum, written.schema)
+    except BaseException:
+        local.unlink(missing_ok=True)
+        raise
+
+
+def measure_file(path: Path) -> tuple[int, str]:
+    """Return (size in bytes, checksum) of a local file."""
+    digest, size = xxhash.xxh3_128(), 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+    return size, str(digest.hexdigest())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import cmath
 import copyreg
+import hashlib
 import numbers
 import pickle
 import struct
@@ -24,14 +25,21 @@ import xxhash
 from zephyr.errors import StageError
 
 _LENGTH = struct.Struct(">I")
+MAX_KEY_BYTES = 64
+"""Keys with longer bytes are told apart by a cryptographic digest: texts as keys should not travel twice."""
 
 
 def encode_key(key: Any) -> bytes:
-    """Return the bytes of a key.
+    """Return the bytes of a key, at most ``MAX_KEY_BYTES``.
 
     Raises:
         StageError: if the key can neither be taken apart nor named.
     """
+    encoded = _encode_any(key)
+    return encoded if len(encoded) <= MAX_KEY_BYTES else b"#" + hashlib.blake2b(encoded, digest_size=32).digest()
+
+
+def _encode_any(key: Any) -> bytes:
     kind = type(key)
     if kind is str:
         return b"s" + str(key).encode("utf-8", "surrogatepass")
@@ -79,7 +87,7 @@ def _encode_number(key: Any) -> bytes:
         over, under = key.as_integer_ratio()
     except OverflowError:
         return b"ninf" if key > 0 else b"n-inf"
-    return encode_key(int(over)) if under == 1 else b"n%x/%x" % (over, under)
+    return _encode_any(int(over)) if under == 1 else b"n%x/%x" % (over, under)
 
 
 def _encode_datetime(key: datetime) -> bytes:
@@ -116,7 +124,7 @@ def _is_number(key: Any) -> bool:
 _ENCODERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], bytes]], ...] = (
     (lambda key: key is None, lambda key: b"0"),
     (lambda key: isinstance(key, str), lambda key: b"s" + str.encode(key, "utf-8", "surrogatepass")),
-    (lambda key: isinstance(key, int), lambda key: encode_key(int(key))),
+    (lambda key: isinstance(key, int), lambda key: _encode_any(int(key))),
     (_is_number, _encode_number),
     (lambda key: isinstance(key, (bytes, bytearray, memoryview)), lambda key: b"b" + bytes(key)),
     (lambda key: isinstance(key, tuple), lambda key: b"t" + _join(map(_encode, key))),

@@ -1,103 +1,164 @@
 """The reducer's side: merge sorted runs in batches, and hand out the values of one key at a time.
 
 A batched merge takes all entries below a bound from all runs at once and lets one sort put them in order, instead of comparing
-entry by entry. Entries of a hot key are streamed. At most one frame and one block of each of ``MAX_FAN_IN`` runs are held: more
-runs than that are merged to fewer first.
+entry by entry. The values of a key that goes on beyond the bound are streamed, so a hot key is never held. At most one frame and
+one block of each run are held; more runs than fit into the memory are merged to fewer first.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from types import GeneratorType
 from typing import Any
 
-from zephyr.shuffle.scatter import Entry
+from zephyr.shuffle.runs import FRAME_BYTES, MAX_VALUES_PER_ENTRY, Entry
 from zephyr.storage import ChunkRef, ChunkWriter
 
+RUN_BYTES = 16 * FRAME_BYTES
+"""What a run holds while it is merged: a block as it was read, a frame of it as objects, and what was taken of the one before."""
+MIN_FAN_IN = 4
 MAX_FAN_IN = 256
-"""Runs that are merged at once."""
+"""Runs that are merged at once at the most, whatever the memory: each is an open position in a file."""
 
-_encoded_key = itemgetter(0)
-
-
-def merge_runs(runs: Iterable[Iterator[list[Entry]]]) -> Iterator[Entry]:
-    """Yield the entries of sorted runs, given as batches, in order of key, those of equal keys in the order of the runs."""
-    cursors = [cursor for cursor in map(_Cursor, runs) if cursor.refill()]
-    while cursors:
-        bound = min(cursor.batch[-1][0] for cursor in cursors)
-        below: list[Entry] = []
-        for cursor in cursors:
-            below += cursor.take_below(bound)
-        below.sort(key=_encoded_key)  # stable: entries of one key stay in the order of the runs
-        yield from below
-        for cursor in cursors:
-            yield from cursor.take_equal(bound)
-        cursors = [cursor for cursor in cursors if cursor.batch]
+_order = itemgetter(0)
+SortBy = Callable[[Any], Any] | None
 
 
-class _Cursor:
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """What a merge may use."""
+
+    memory_bytes: int
+    """What it may hold of the runs."""
+    create_writer: Callable[[], ChunkWriter]
+    """Makes a place for what has to be merged, or set aside, in between."""
+
+    @property
+    def fan_in(self) -> int:
+        """Runs that are merged at once."""
+        return max(MIN_FAN_IN, min(MAX_FAN_IN, self.memory_bytes // RUN_BYTES))
+
+
+class Run:
     """A position in one run."""
 
-    def __init__(self, batches: Iterator[list[Entry]]) -> None:
+    def __init__(self, batches: Iterator[list[Entry]], side: int = 0) -> None:
         self._batches = batches
         self._at = 0
+        self.side = side
+        """Which input of a join the run belongs to."""
         self.batch: list[Entry] = []
         """The entries at hand; empty at the end of the run."""
 
     def refill(self) -> bool:
+        """Read the next batch and tell whether there is one."""
         self.batch, self._at = next(self._batches, []), 0
         return bool(self.batch)
 
-    def take_below(self, bound: bytes) -> list[Entry]:
-        end = bisect_left(self.batch, bound, self._at, key=_encoded_key)
+    def take_below(self, bound: Any) -> list[Entry]:
+        """Return the entries at hand below the bound."""
+        end = bisect_left(self.batch, bound, self._at, key=_order)
         start, self._at = self._at, end
         return self.batch[start:end]
 
-    def take_equal(self, bound: bytes) -> Iterator[Entry]:
+    def take_equal(self, bound: Any) -> Iterator[Entry]:
+        """Yield the entries equal to the bound, reading on where needed; all before them must have been taken."""
         while self.batch:
-            end = bisect_right(self.batch, bound, self._at, key=_encoded_key)
-            yield from self.batch[self._at : end]
+            end = bisect_right(self.batch, bound, self._at, key=_order)
+            yield from itertools.islice(self.batch, self._at, end)
             self._at = end
             if end < len(self.batch):
                 return
             self.refill()
 
 
-def reduce_runs(
-    chunks: Sequence[ChunkRef],
-    reducer: Callable[[Any, Any], Any],
-    sort_by: Callable[[Any], Any] | None,
-    create_writer: Callable[[], ChunkWriter],
-) -> Iterator[Any]:
-    """Yield the results of the reducer for each key of the runs; the reducer may leave values unread.
+Part = tuple[int, Iterator[Any]]
+"""(side, values in their order) of one key from one run."""
+Group = tuple[Any, Any, list[Part]]
+"""(order key, key, parts in the order of the runs)."""
 
-    ``create_writer`` makes a place for what has to be merged in between.
-    """
-    while len(chunks) > MAX_FAN_IN:
-        chunks = [_merge(chunks[at : at + MAX_FAN_IN], create_writer()) for at in range(0, len(chunks), MAX_FAN_IN)]
-    entries = merge_runs(chunk.iter_batches() for chunk in chunks)
-    for _, group in itertools.groupby(entries, key=_encoded_key):
-        first = next(group)
-        values = _iter_values(itertools.chain((first,), group), sort_by)  # noqa: B031
-        result = reducer(first[1], values)
+
+def merge_groups(runs: Iterable[Run]) -> Iterator[Group]:
+    """Yield the keys of sorted runs in order, with the values of each run apart. Read a group's values before the next group."""
+    live = [run for run in runs if run.refill()]
+    while live:
+        bound = min(run.batch[-1][0] for run in live)
+        yield from _groups_below(live, bound)
+        yield from _group_at(live, bound)
+        live = [run for run in live if run.batch]
+
+
+def _groups_below(runs: Sequence[Run], bound: Any) -> Iterator[Group]:
+    # Complete: every run's batch ends at the bound or behind it.
+    below: list[tuple[Any, Any, list[Any], int]] = []
+    for run in runs:
+        side = run.side
+        below += [(order, key, values, side) for order, key, values in run.take_below(bound)]
+    below.sort(key=_order)  # stable: entries of one key stay in the order of the runs
+    for order, group in itertools.groupby(below, key=_order):
+        entries = list(group)
+        yield order, entries[0][1], [(side, iter(values)) for _, _, values, side in entries]
+
+
+def _group_at(runs: Sequence[Run], bound: Any) -> Iterator[Group]:
+    streams = [(run.side, run.take_equal(bound)) for run in runs]
+    key: Any = None
+    parts: list[Part] = []
+    for side, entries in streams:
+        first = next(entries, None)
+        if first is not None:
+            key = first[1] if not parts else key
+            parts.append((side, _values(itertools.chain((first,), entries))))
+    yield bound, key, parts
+    for _, entries in streams:  # what the reader left
+        for _ in entries:
+            pass
+
+
+def _values(entries: Iterable[Entry]) -> Iterator[Any]:
+    return itertools.chain.from_iterable(entry[2] for entry in entries)
+
+
+def values_of(parts: Sequence[Part], sort_by: SortBy) -> Iterator[Any]:
+    """Return the values of a key: run after run, or merged by ``sort_by``, in whose order each part is already."""
+    if len(parts) == 1:
+        return parts[0][1]
+    if sort_by is None:
+        return itertools.chain.from_iterable(values for _, values in parts)
+    return heapq.merge(*(values for _, values in parts), key=sort_by)
+
+
+def reduce_runs(
+    chunks: Sequence[ChunkRef], reducer: Callable[[Any, Any], Any], sort_by: SortBy, merging: Merging
+) -> Iterator[Any]:
+    """Yield the results of the reducer for each key of the runs; the reducer may leave values unread."""
+    for _, key, parts in merge_groups(open_runs(chunks, sort_by, merging)):
+        result = reducer(key, values_of(parts, sort_by))
         if isinstance(result, GeneratorType):
             yield from result
         else:
             yield result
 
 
-def _merge(chunks: Sequence[ChunkRef], writer: ChunkWriter) -> ChunkRef:
+def open_runs(chunks: Sequence[ChunkRef], sort_by: SortBy, merging: Merging, side: int = 0) -> list[Run]:
+    """Return the runs to merge, no more than the memory allows."""
+    while len(chunks) > merging.fan_in:
+        groups = [chunks[at : at + merging.fan_in] for at in range(0, len(chunks), merging.fan_in)]
+        chunks = [_merge(group, sort_by, merging.create_writer()) for group in groups]
+    return [Run(chunk.iter_batches(), side) for chunk in chunks]
+
+
+def _merge(chunks: Sequence[ChunkRef], sort_by: SortBy, writer: ChunkWriter) -> ChunkRef:
     try:
-        for entry in merge_runs(chunk.iter_batches() for chunk in chunks):
-            writer.write(entry)
+        for order, key, parts in merge_groups(Run(chunk.iter_batches()) for chunk in chunks):
+            values = values_of(parts, sort_by)
+            while batch := list(itertools.islice(values, MAX_VALUES_PER_ENTRY)):
+                writer.write((order, key, batch))
         return writer.finish()
     finally:
         writer.abort()
-
-
-def _iter_values(entries: Iterable[Entry], sort_by: Callable[[Any], Any] | None) -> Iterator[Any]:
-    values = itertools.chain.from_iterable(entry[2] for entry in entries)
-    yield from values if sort_by is None else sorted(values, key=sort_by)

@@ -10,12 +10,14 @@ from typing import IO, Any
 import fsspec.core
 
 from zephyr.errors import ChunkMissing
-from zephyr.storage.codec import HEADER, decode_frame, frame_length
+from zephyr.storage.codec import HEADER, frame_length
 
 logger = logging.getLogger(__name__)
 
-BLOCK_BYTES = 1024 * 1024
-"""Bytes that one read asks for."""
+BLOCK_BYTES = 256 * 1024
+"""Bytes that one read of a local file asks for. Readers hold a block of each run that they merge."""
+REMOTE_BLOCK_BYTES = 1024 * 1024
+"""The same for other storage, where each read is a request."""
 REMOVE_ATTEMPTS = 3
 
 
@@ -58,21 +60,22 @@ class SpillFile:
             file.close()
 
 
-def iter_stored_batches(path: str, start: int, length: int) -> Iterator[list[Any]]:
-    """Yield the batches of the frames in a byte range of a file, holding about one block at a time.
+def iter_stored_frames(path: str, start: int, length: int) -> Iterator[tuple[memoryview, str]]:
+    """Yield (frame, where it is) for the frames in a byte range of a file, holding about one block at a time.
 
     Raises:
         ChunkMissing: if the file is gone.
         ChunkCorrupted: naming path and offset.
     """
     fs, inner = locate(path)
+    block_bytes = BLOCK_BYTES if is_local(fs) else REMOTE_BLOCK_BYTES
     end = start + length
     at, buffer, offset = start, b"", 0
 
     def fill(wanted: int) -> None:
         nonlocal at, buffer, offset
         while len(buffer) - offset < wanted and at < end:
-            size = min(end - at, max(BLOCK_BYTES, wanted - len(buffer) + offset))
+            size = min(end - at, max(block_bytes, wanted - len(buffer) + offset))
             try:
                 block = fs.cat_file(inner, start=at, end=at + size)
             except FileNotFoundError as error:
@@ -86,8 +89,21 @@ def iter_stored_batches(path: str, start: int, length: int) -> Iterator[list[Any
         fill(HEADER.size)
         size = frame_length(buffer[offset : offset + HEADER.size], where)
         fill(min(size, end - start))
-        yield decode_frame(memoryview(buffer)[offset : offset + size], where)
+        yield memoryview(buffer)[offset : offset + size], where
         offset += size
+
+
+def read_head(path: str, size: int) -> bytes:
+    """Return the first bytes of a file.
+
+    Raises:
+        ChunkMissing: if it is gone.
+    """
+    fs, inner = locate(path)
+    try:
+        return bytes(fs.cat_file(inner, start=0, end=size))
+    except FileNotFoundError as error:
+        raise ChunkMissing(path) from error
 
 
 def file_length(path: str) -> int:

@@ -10,6 +10,9 @@ from zephyr.config import resolve_base_path
 from zephyr.storage.files import make_directory, remove_tree
 from zephyr.storage.writer import DEFAULT_SPILL_THRESHOLD_BYTES, ChunkWriter
 
+MAX_INLINE_BYTES = 64 * 1024 * 1024
+"""What all inline chunks of a stage may come to: they pass through the driver."""
+
 
 def chunk_path(stage_path: str, shard: int, chunk: int, attempt: str = "") -> str:
     """Return where a chunk goes; attempts at the same shard have files of their own."""
@@ -23,27 +26,46 @@ class StorageManager:
     """
 
     def __init__(
-        self, base_path: str | None = None, spill_threshold_bytes: float | None = DEFAULT_SPILL_THRESHOLD_BYTES
+        self,
+        base_path: str | None = None,
+        spill_threshold_bytes: float | None = None,
+        job_id: str | None = None,
     ) -> None:
         """Choose the place.
 
         Args:
             base_path: fsspec URL or local path; None for ``FRAY_STORAGE``, ``MARIN_PREFIX`` or the user's temporary directory.
-            spill_threshold_bytes: encoded size from which a chunk is a file; None for the default.
+            spill_threshold_bytes: encoded size from which a chunk is a file; None for 1 MiB, or less in stages of so many tasks
+                that what is inline would come to more than 64 MiB in all.
+            job_id: the name of a job that can be resumed: its directory stays when the body of the ``with`` statement fails.
+                None for a name that no other job has, and a directory that is always removed.
 
         Raises:
             ValueError: if the threshold is negative.
             StorageError: if the temporary directory belongs to somebody else.
         """
-        threshold = DEFAULT_SPILL_THRESHOLD_BYTES if spill_threshold_bytes is None else spill_threshold_bytes
-        if not threshold >= 0:
-            raise ValueError(f"spill_threshold_bytes={threshold!r} must not be negative")
-        self.spill_threshold_bytes = threshold
-        self.job_id = uuid.uuid4().hex
-        """A name that no other job has."""
-        self.job_path = f"{resolve_base_path(base_path)}/{self.job_id}"
+        if spill_threshold_bytes is not None and not spill_threshold_bytes >= 0:
+            raise ValueError(f"spill_threshold_bytes={spill_threshold_bytes!r} must not be negative")
+        self._threshold_bytes = spill_threshold_bytes
+        self._keep = job_id is not None
+        self.job_id = uuid.uuid4().hex if job_id is None else job_id
+        """The name of the job."""
+        self.base_path = resolve_base_path(base_path)
+        """Where the directories of jobs are."""
+        self.job_path = f"{self.base_path}/{self.job_id}"
         """The directory of all intermediate data of the job."""
         self._stage = 0
+
+    @property
+    def spill_threshold_bytes(self) -> float:
+        """Encoded size from which a chunk is a file."""
+        return self.threshold_bytes(1)
+
+    def threshold_bytes(self, tasks: int) -> float:
+        """Return the encoded size from which a chunk of a stage of so many tasks is a file."""
+        if self._threshold_bytes is not None:
+            return self._threshold_bytes
+        return min(DEFAULT_SPILL_THRESHOLD_BYTES, MAX_INLINE_BYTES // max(1, tasks))
 
     @property
     def stage_path(self) -> str:
@@ -73,4 +95,5 @@ class StorageManager:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.cleanup()
+        if kind is None or not self._keep:
+            self.cleanup()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zephyr.storage.codec import FrameSize, encode_frame
+from zephyr.storage.codec import FrameSize, encode_batch, encode_frame
 from zephyr.storage.files import SpillFile
 from zephyr.storage.refs import InlineRef, StorageRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DEFAULT_SPILL_THRESHOLD_BYTES = 1024 * 1024
 
@@ -22,11 +25,13 @@ class ChunkWriter:
         self._file = SpillFile(spill_path)
         self._threshold_bytes = spill_threshold_bytes
         self._frames: list[bytes] = []
-        self._encoded_bytes = 0
         self._pending: list[Any] = []
         self._frame_size = FrameSize()
+        self._columnar = False
         self.count = 0
         """Items written."""
+        self.encoded_bytes = 0
+        """Bytes they have become so far."""
 
     def write(self, item: Any) -> None:
         """Add an item.
@@ -39,14 +44,21 @@ class ChunkWriter:
         if len(self._pending) >= self._frame_size.items:
             self._flush()
 
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a record batch. A chunk holds either items or batches."""
+        assert not self._pending
+        self._columnar = True
+        self.count += batch.num_rows
+        self._add(encode_batch(batch))
+
     def finish(self) -> InlineRef | StorageRef:
         """Return the reference to the chunk; nothing is written for an empty one. Call it once."""
         if self._pending:
             self._flush()
         self._file.close()
         if self._file.length:
-            return StorageRef(self._file.path, self.count, 0, self._file.length)
-        return InlineRef(b"".join(self._frames), self.count)
+            return StorageRef(self._file.path, self.count, 0, self._file.length, self._columnar)
+        return InlineRef(b"".join(self._frames), self.count, self._columnar)
 
     def abort(self) -> None:
         """Release the file without a reference to it. Idempotent."""
@@ -57,9 +69,12 @@ class ChunkWriter:
         frame, raw_bytes = encode_frame(self._pending)
         self._frame_size.observe(len(self._pending), raw_bytes)
         self._pending = []
+        self._add(frame)
+
+    def _add(self, frame: bytes) -> None:
         self._frames.append(frame)
-        self._encoded_bytes += len(frame)
-        if self._encoded_bytes >= self._threshold_bytes:
+        self.encoded_bytes += len(frame)
+        if self.encoded_bytes >= self._threshold_bytes:
             for buffered in self._frames:
                 self._file.append(buffered)
             self._frames = []

@@ -1,0 +1,82 @@
+"""What a run that can be resumed leaves behind: the plan it carries out, and the result of each task that has ended.
+
+A result counts once its commit exists. Commits are created exclusively, so of two drivers of one run both go on with the same
+results; on storage that does not honour that, only one driver may carry out a run, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from zephyr.errors import ChunkCorrupted, PlanChanged
+from zephyr.plan.fingerprint import plan_fingerprints
+from zephyr.plan.values import PhysicalPlan
+from zephyr.stage import TaskResult
+from zephyr.storage.codec import decode_frame, encode_frame
+from zephyr.storage.commit import create_exclusive, honours_exclusive_create, list_commits, read_commit
+
+logger = logging.getLogger(__name__)
+
+MAX_SHOWN_CHANGES = 10
+
+
+def begin_run(job_path: str, plan: PhysicalPlan) -> None:
+    """Record the plan of a run, or make sure that it is the one recorded.
+
+    Raises:
+        PlanChanged: telling what differs.
+        StorageError: if the storage cannot be written to.
+    """
+    if not honours_exclusive_create(job_path):
+        logger.warning("%s does not create objects exclusively: make sure that only one driver carries out this run", job_path)
+    pieces = plan_fingerprints(plan)
+    path = f"{job_path}/plan"
+    if create_exclusive(path, encode_frame([pieces])[0]):
+        return
+    recorded = read_commit(path)
+    before = [] if recorded is None else decode_frame(recorded, path)[0]
+    if before != pieces:
+        raise PlanChanged(job_path, _changes(before, pieces))
+
+
+def _changes(before: list[tuple[str, ...]], now: list[tuple[str, str]]) -> tuple[str, ...]:
+    changes = []
+    for number in range(max(len(before), len(now))):
+        old = before[number] if number < len(before) else None
+        new = now[number] if number < len(now) else None
+        if old is None or new is None:
+            changes.append(f"- {old[0]}" if old is not None else f"+ {new[0] if new else ''}")
+        elif old[0] != new[0]:
+            changes += [f"- {old[0]}", f"+ {new[0]}"]
+        elif old[1] != new[1]:
+            changes.append(f"! {new[0]}: looks the same, but its code, options or files have changed")
+    return tuple(changes[:MAX_SHOWN_CHANGES])
+
+
+class Commits:
+    """The results of one stage."""
+
+    def __init__(self, stage_path: str) -> None:
+        self._directory = f"{stage_path}/commits"
+
+    def load(self) -> dict[str, TaskResult]:
+        """Return the results that are there, by the name of their task.
+
+        Raises:
+            ChunkCorrupted: naming the commit.
+        """
+        return {name: self._decode(data, name) for name, data in list_commits(self._directory).items()}
+
+    def commit(self, name: str, result: TaskResult) -> TaskResult:
+        """Make this the result of a task, and return the one that counts: this one, or that of another driver."""
+        path = f"{self._directory}/{name}"
+        if create_exclusive(path, encode_frame([result])[0]):
+            return result
+        found = read_commit(path)
+        return result if found is None else self._decode(found, path)
+
+    def _decode(self, data: bytes, where: str) -> TaskResult:
+        (result,) = decode_frame(data, where)
+        if not isinstance(result, TaskResult):
+            raise ChunkCorrupted(where, f"it holds a {type(result).__name__} instead of a task's result")
+        return result

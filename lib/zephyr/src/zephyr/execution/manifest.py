@@ -1,0 +1,169 @@
+"""``_manifest.json``: what a write has left in a directory, and by which operations from which input.
+
+A directory has one manifest; writes with other patterns keep their own part of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from zephyr.errors import StorageError
+from zephyr.io.publish import Output, draft_path
+from zephyr.storage.commit import publish
+from zephyr.storage.files import is_local, locate
+
+NAME = "_manifest.json"
+SUCCESS = "_SUCCESS"
+VERSION = 1
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file."""
+
+    name: str
+    """Its name in the directory."""
+    shard: int
+    """The shard it holds."""
+    rows: int
+    """Records in it."""
+    bytes: int
+    """Its size."""
+    checksum: str
+    """xxh3 of its bytes, 128 bits in hexadecimal digits."""
+    fingerprint: str
+    """Stands for the operations that made it and the input they read."""
+    schema: tuple[tuple[str, str], ...] | None = None
+    """(column, type) pairs where the format has them."""
+
+
+class WriteEntry(msgspec.Struct, frozen=True):
+    """The files of one write."""
+
+    fingerprint: str
+    """Stands for the whole plan up to the write, and its source."""
+    rows: int
+    """Records in all files here."""
+    bytes: int
+    """Size of all files here."""
+    finished_at: float
+    """Seconds since 1970."""
+    counters: dict[str, int]
+    """What user functions counted up to the write, in all shards."""
+    bad_records: int
+    """Records that were left out up to the write, in all shards."""
+    files: tuple[FileEntry, ...]
+    """The files, by shard."""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What is in a directory."""
+
+    version: int = VERSION
+    """Of this format."""
+    writes: dict[str, WriteEntry] = {}
+    """By pattern."""
+
+
+def read_manifest(directory: str) -> Manifest:
+    """Return the manifest of a directory; an empty one if there is none.
+
+    Raises:
+        StorageError: if what is there is no manifest of this version.
+    """
+    fs, inner = locate(f"{directory}/{NAME}")
+    try:
+        data = fs.cat_file(inner)
+    except FileNotFoundError:
+        return Manifest()
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise StorageError(
+            f"{directory}/{NAME} is no manifest: {error}. Remove it, and what it describes is written anew"
+        ) from error
+    if manifest.version != VERSION:
+        raise StorageError(f"{directory}/{NAME} has version {manifest.version}; this Zephyr knows {VERSION}")
+    return manifest
+
+
+def write_manifest(directory: str, pattern: str, entry: WriteEntry) -> None:
+    """Put the entry of a write into the manifest of a directory, and ``_SUCCESS`` beside it."""
+    replaced = {file.name for file in entry.files}
+    others = {
+        name: other
+        for name, other in read_manifest(directory).writes.items()
+        if name != pattern and not replaced & {file.name for file in other.files}
+    }
+    data = msgspec.json.format(msgspec.json.encode(Manifest(VERSION, {**others, pattern: entry})), indent=2)
+    put(f"{directory}/{NAME}", data)
+    put(f"{directory}/{SUCCESS}", b"")
+
+
+def put(path: str, data: bytes) -> None:
+    """Make a small file appear with this content, whatever was there."""
+    fs, inner = locate(path)
+    if not is_local(fs):
+        fs.pipe_file(inner, data)
+        return
+    draft = draft_path(path, "manifest")
+    _, inner_draft = locate(draft)
+    fs.pipe_file(inner_draft, data)
+    publish(draft, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What is known of a run when a write ends."""
+
+    fingerprint: str
+    """Stands for the plan up to the write, and its source."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """Sums over all stages so far."""
+    bad_records: int = 0
+    """The same for records left out."""
+
+
+def file_entry(output: Output, fingerprint: str) -> FileEntry:
+    """Return the entry of a file that was written."""
+    name = output.path.rpartition("/")[2]
+    return FileEntry(name, output.shard, output.rows, output.size_bytes, output.checksum, fingerprint, output.schema)
+
+
+def entries_of(files: Mapping[str, FileEntry], totals: Totals) -> dict[str, WriteEntry]:
+    """Return the entry of a write for each directory that its files, given by path, are in."""
+    by_directory: dict[str, list[FileEntry]] = {}
+    for path, entry in files.items():
+        by_directory.setdefault(path.rpartition("/")[0], []).append(entry)
+    return {directory: _entry(found, totals) for directory, found in by_directory.items()}
+
+
+def _entry(files: Iterable[FileEntry], totals: Totals) -> WriteEntry:
+    files = tuple(sorted(files, key=lambda file: file.shard))
+    rows, size = sum(file.rows for file in files), sum(file.bytes for file in files)
+    return WriteEntry(totals.fingerprint, rows, size, time.time(), dict(totals.counters), totals.bad_records, files)
+
+
+def find_files(paths: Sequence[str]) -> dict[str, FileEntry]:
+    """Return what manifests know of those of the paths that exist with the size they had when they were written."""
+    found: dict[str, FileEntry] = {}
+    for directory in dict.fromkeys(path.rpartition("/")[0] for path in paths):
+        known = {f"{directory}/{file.name}": file for entry in read_manifest(directory).writes.values() for file in entry.files}
+        if known:
+            sizes = _list_sizes(directory)
+            found.update((path, file) for path, file in known.items() if sizes.get(file.name) == file.bytes)
+    return {path: found[path] for path in paths if path in found}
+
+
+def _list_sizes(directory: str) -> dict[str, int]:
+    fs, inner = locate(directory)
+    fs.invalidate_cache(inner)
+    try:
+        listing: list[dict[str, Any]] = fs.ls(inner, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {info["name"].rstrip("/").rpartition("/")[2]: info["size"] for info in listing}

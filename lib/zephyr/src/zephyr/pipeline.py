@@ -1,0 +1,191 @@
+"""Narrow operations on the stream of one shard: lazy, one item at a time, or record batches as long as nobody needs records."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from zephyr.bad_records import BadRecords, Place
+from zephyr.io.columnar import ColumnBatches, batch_records
+from zephyr.io.formats import FileSplit, Reader
+from zephyr.ops import (
+    FilterOp,
+    FlatMapOp,
+    LoadOp,
+    MapOp,
+    MapShardOp,
+    NarrowOp,
+    SelectOp,
+    TakeOp,
+    WindowByOp,
+    WindowOp,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from zephyr.expr import Expr
+
+
+class Pipeline:
+    """Applies operations to the items of one shard."""
+
+    def __init__(self, place: Place, bad: BadRecords) -> None:
+        self._place = place
+        self._bad = bad
+
+    def apply(self, ops: Sequence[NarrowOp], items: Iterable[Any]) -> Iterable[Any]:
+        """Return the stream behind the operations; nothing is read yet."""
+        for op in ops:
+            items = self._apply(op, items)
+        return items
+
+    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield items and take note of their position."""
+        place = self._place
+        for place.position, item in enumerate(items, 1):
+            yield item
+
+    def on_bad(self, operation: str) -> Callable[[int | None, Any, Exception], None]:
+        """Return what readers and writers tell of bad records."""
+
+        def add(number: int | None, record: Any, error: Exception) -> None:
+            self._place.position = number
+            self._bad.add(self._place, operation, record, error)
+
+        return add
+
+    def _apply(self, op: NarrowOp, items: Iterable[Any]) -> Iterable[Any]:
+        if isinstance(op, LoadOp):
+            return self._load(op, items)
+        if isinstance(items, ColumnBatches) and isinstance(op, SelectOp):
+            return ColumnBatches(_select_columns(batch, op.columns) for batch in items.iter_batches())
+        if isinstance(items, ColumnBatches) and isinstance(op, FilterOp) and op.expr is not None:
+            return ColumnBatches(self._filter_batches(op, op.expr, items))
+        if isinstance(op, (MapOp, SelectOp)):
+            return self._map(op, op.fn if isinstance(op, MapOp) else _selector(op.columns), items)
+        if isinstance(op, FlatMapOp):
+            return self._flat_map(op, items)
+        if isinstance(op, FilterOp):
+            return self._filter(op, items)
+        if isinstance(op, MapShardOp):
+            return self._map_shard(op, items)
+        if isinstance(op, TakeOp):
+            return itertools.islice(items, op.count)
+        if isinstance(op, WindowOp):
+            return _windows(iter(items), op.size)
+        return self._window_by(op, items)
+
+    # Generators, not map() and filter(): those take a StopIteration that leaks from user code for the end of the data.
+
+    def _map(self, op: NarrowOp, fn: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            try:
+                result = fn(item)
+            except Exception as error:
+                self._bad.add(self._place, repr(op), item, error)
+                continue
+            yield result
+
+    def _flat_map(self, op: FlatMapOp, items: Iterable[Any]) -> Iterator[Any]:
+        fn = op.fn
+        for item in items:
+            try:
+                yield from fn(item)
+            except Exception as error:
+                self._bad.add(self._place, repr(op), item, error)
+
+    def _guarded(self, op: NarrowOp, item: Any, results: Iterable[Any]) -> Iterator[Any]:
+        """Yield what an operation gives for an item until it fails."""
+        try:
+            yield from results
+        except Exception as error:
+            self._bad.add(self._place, repr(op), item, error)
+
+    def _filter(self, op: FilterOp, items: Iterable[Any]) -> Iterator[Any]:
+        fn = op.expr.evaluate if op.expr is not None else op.fn
+        assert fn is not None
+        for item in items:
+            try:
+                kept = fn(item)
+                if not kept:
+                    continue
+            except Exception as error:
+                self._bad.add(self._place, repr(op), item, error)
+                continue
+            yield item
+
+    def _filter_batches(self, op: FilterOp, expr: Expr, items: ColumnBatches) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        from zephyr.expr import compute_mask
+
+        for batch in items.iter_batches():
+            try:
+                yield batch.filter(compute_mask(expr, batch))
+            except Exception:  # row by row, to blame the row
+                rows = self._filter(op, batch_records(batch))
+                yield pa.RecordBatch.from_pylist(list(rows), schema=batch.schema)
+
+    def _map_shard(self, op: MapShardOp, items: Iterable[Any]) -> Iterator[Any]:
+        arguments = (self._place.shard, iter(items)) if op.numbered else (iter(items),)
+        yield from op.fn(*arguments)
+
+    def _window_by(self, op: WindowByOp, items: Iterable[Any]) -> Iterator[list[Any]]:
+        window: list[Any] = []
+        state = op.initial_state
+        for item in items:
+            joins, state = op.folder(state, item)
+            if not joins and window:
+                yield window
+                window = []
+                _, state = op.folder(op.initial_state, item)
+            window.append(item)
+        if window:
+            yield window
+
+    def _load(self, op: LoadOp, paths: Iterable[Any]) -> Iterable[Any]:
+        """Return the records of files; record batches if there is one file, in a format that has them."""
+        paths = iter(paths)
+        first = list(itertools.islice(paths, 2))
+        if len(first) == 1:
+            loaded = self._read(op, first[0])
+            if isinstance(loaded, ColumnBatches):
+                return ColumnBatches(self._guarded(op, first[0], loaded.iter_batches()))
+            return self._records(op, first[0], loaded)
+        return (record for path in itertools.chain(first, paths) for record in self._records(op, path, self._read(op, path)))
+
+    def _read(self, op: LoadOp, path: Any) -> Iterable[Any]:
+        if isinstance(path, PurePath):
+            path = os.fspath(path)
+        if not isinstance(path, (str, FileSplit)):
+            error = TypeError(f"a load needs paths, not {type(path).__name__}: {path!r:.80}. Put a map before it")
+            self._bad.add(self._place, repr(op), path, error)
+            return ()
+        self._place.file = path if isinstance(path, str) else path.path
+        return op.reader.read(path, self.on_bad(repr(op)))
+
+    def _records(self, op: LoadOp, path: Any, records: Iterable[Any]) -> Iterator[Any]:
+        guarded = self._guarded(op, path, records)
+        return self.counted(guarded) if _positions_known(op.reader, path) else guarded
+
+
+def _positions_known(reader: Reader, path: Any) -> bool:
+    return reader.predicate is None and (not isinstance(path, FileSplit) or path.start == 0)
+
+
+def _selector(columns: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
+    return lambda record: {name: record[name] for name in columns if name in record}
+
+
+def _select_columns(batch: pa.RecordBatch, columns: tuple[str, ...]) -> pa.RecordBatch:
+    names = set(batch.schema.names)
+    return batch.select([name for name in columns if name in names])
+
+
+def _windows(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while window := list(itertools.islice(items, size)):
+        yield window

@@ -1,0 +1,134 @@
+"""Fingerprints of plans: equal in every process for the same work, different when a function, an option or an input changes.
+
+A function counts by its byte code, constants, defaults, closure and, for globals that it names, by functions and plain values of
+its own package. What other packages do is taken as given, and so is data that a function reads by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+import xxhash
+
+from zephyr.ops import Join, PhysicalOp, Union
+from zephyr.plan.values import PhysicalPlan
+
+_ATOMS = (type(None), bool, int, float, complex, str, bytes)
+
+
+def fingerprint(value: Any) -> str:
+    """Return 32 hexadecimal digits that stand for a value: an operation, a function, an item."""
+    digest = xxhash.xxh3_128()
+    for piece in _pieces(value, set()):
+        digest.update(len(piece).to_bytes(8, "big"))
+        digest.update(piece)
+    return str(digest.hexdigest())
+
+
+def plan_fingerprints(plan: PhysicalPlan) -> list[tuple[str, str]]:
+    """Return (what it is in words, fingerprint) of the source and of every operation, in order."""
+    source = fingerprint((plan.source_items, plan.source_sizes_bytes, plan.source_versions))
+    result = [(f"source: {plan.num_shards} items", source)]
+    for number, stage in enumerate(plan.stages, 1):
+        result += [(f"stage {number}: {op!r}", _of_operation(op)) for op in stage.operations]
+        result.append((f"stage {number}: {stage.output_shards} shards", str(stage.output_shards)))
+    return result
+
+
+def _of_operation(op: PhysicalOp) -> str:
+    if isinstance(op, Union):
+        return fingerprint([plan_fingerprints(other) for other in op.others])
+    if isinstance(op, Join):
+        return fingerprint((plan_fingerprints(op.right), op.op.left_key, op.op.right_key, op.op.how, op.op.combiner))
+    return fingerprint(op)
+
+
+def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
+    kind = type(value)
+    yield f"{kind.__module__}.{kind.__qualname__}".encode()
+    if isinstance(value, Enum):
+        yield value.name.encode()
+    elif kind in _ATOMS:
+        yield repr(value).encode()
+    elif id(value) in seen:
+        yield b"again"
+    else:
+        seen.add(id(value))
+        yield from _parts(value, seen)
+        seen.discard(id(value))
+
+
+def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _pieces(item, seen)
+    elif isinstance(value, (set, frozenset)):
+        yield from sorted(fingerprint(item).encode() for item in value)
+    elif isinstance(value, dict):
+        yield from sorted((fingerprint(name) + fingerprint(item)).encode() for name, item in value.items())
+    elif isinstance(value, types.FunctionType):
+        yield from _function(value, seen)
+    elif isinstance(value, functools.partial):
+        yield from _pieces((value.func, value.args, value.keywords), seen)
+    elif isinstance(value, types.MethodType):
+        yield from _pieces((value.__self__, value.__func__), seen)
+    elif isinstance(value, types.CodeType):
+        yield from _code(value, seen)
+    elif isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
+        yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}".encode()
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _pieces((field.name, getattr(value, field.name)), seen)
+    else:
+        yield from _object(value, seen)
+
+
+def _function(fn: types.FunctionType, seen: set[int]) -> Iterator[bytes]:
+    yield fn.__qualname__.encode()
+    cells = [cell.cell_contents if _filled(cell) else None for cell in fn.__closure__ or ()]
+    yield from _pieces((fn.__code__, fn.__defaults__, fn.__kwdefaults__, cells), seen)
+    package = fn.__module__.partition(".")[0] if fn.__module__ else None
+    for name in _global_names(fn.__code__):
+        used = fn.__globals__.get(name)
+        own = isinstance(used, types.FunctionType) and (used.__module__ or "").partition(".")[0] == package
+        if own or isinstance(used, _ATOMS):
+            yield name.encode()
+            yield from _pieces(used, seen)
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:  # a local function that is defined later
+        return False
+    return True
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names.update(_global_names(constant))
+    return sorted(names)
+
+
+def _code(code: types.CodeType, seen: set[int]) -> Iterator[bytes]:
+    yield code.co_code
+    yield from _pieces((code.co_names, code.co_varnames, code.co_freevars, code.co_consts), seen)
+
+
+def _object(value: Any, seen: set[int]) -> Iterator[bytes]:
+    try:
+        state = value.__reduce_ex__(4)
+    except Exception:  # what cannot be taken apart counts by its type
+        return
+    if isinstance(state, str):
+        yield state.encode()
+        return
+    for part in state[1:5]:
+        yield from _pieces(list(part) if isinstance(part, Iterator) else part, seen)

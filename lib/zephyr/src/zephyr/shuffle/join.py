@@ -1,0 +1,111 @@
+"""Joins: of runs scattered by key, and of shards that are sorted already."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from zephyr.errors import StageError
+from zephyr.ops import JoinOp
+from zephyr.shuffle.merge import Merging, merge_groups, open_runs
+from zephyr.storage import ChunkRef
+
+RIGHT, LEFT = 0, 1
+"""The sides; the right one's values of a key come first, because they are held while the left ones pass."""
+MAX_HELD_VALUES = 10_000
+"""Right values of one key that are held in memory; more are set aside on storage."""
+
+
+def join_runs(left: Sequence[ChunkRef], right: Sequence[ChunkRef], op: JoinOp, merging: Merging) -> Iterator[Any]:
+    """Yield the join of two sides that were scattered by key into the same shards."""
+    half = Merging(merging.memory_bytes // 2, merging.create_writer)
+    runs = [*open_runs(right, None, half, RIGHT), *open_runs(left, None, half, LEFT)]
+    for _, _, parts in merge_groups(runs):
+        rights = itertools.chain.from_iterable(values for side, values in parts if side == RIGHT)
+        lefts = itertools.chain.from_iterable(values for side, values in parts if side == LEFT)
+        yield from _join_key(lefts, rights, op, merging)
+
+
+def join_sorted(left: Iterable[Any], right: Iterable[Any], op: JoinOp, merging: Merging) -> Iterator[Any]:
+    """Yield the join of two sides that are sorted by key, reading both once.
+
+    Raises:
+        StageError: if a side is not sorted; names the two keys.
+    """
+    rights = _checked_groups(right, op.right_key, "right")
+    current = next(rights, None)
+    for key, lefts in _checked_groups(left, op.left_key, "left"):
+        while current is not None and current[0] < key:
+            current = next(rights, None)
+        matching = current[1] if current is not None and current[0] == key else iter(())
+        yield from _join_key(lefts, matching, op, merging)
+    for _ in rights:  # see whether the rest is sorted
+        pass
+
+
+def _checked_groups(items: Iterable[Any], key: Callable[[Any], Any], side: str) -> Iterator[tuple[Any, Iterator[Any]]]:
+    previous: tuple[Any] | None = None
+    for found, group in itertools.groupby(items, key=key):
+        if previous is not None and found < previous[0]:
+            raise StageError(
+                f"the {side} side of a sorted merge join is not sorted: the key {found!r:.200} comes after {previous[0]!r:.200}. "
+                "Sort it by its key, or use join()"
+            )
+        previous = (found,)
+        yield found, group
+
+
+def _join_key(lefts: Iterator[Any], rights: Iterator[Any], op: JoinOp, merging: Merging) -> Iterator[Any]:
+    """Yield what becomes of one key. ``rights`` is read before ``lefts``."""
+    if op.how in ("semi", "anti"):
+        found = next(rights, _NOTHING) is not _NOTHING
+        for _ in rights:
+            pass
+        if found == (op.how == "semi"):
+            yield from lefts
+        return
+    held, lefts_seen = _hold(rights, merging), False
+    for item in lefts:
+        lefts_seen = True
+        if held:
+            for other in held:
+                yield op.combiner(item, other)
+        elif op.how in ("left", "outer"):
+            yield op.combiner(item, None)
+    if not lefts_seen and op.how in ("right", "outer"):
+        for other in held:
+            yield op.combiner(None, other)
+
+
+_NOTHING = object()
+
+
+class _Held:
+    """Values that can be read again and again: in memory, and on storage beyond a number."""
+
+    def __init__(self, values: list[Any], rest: ChunkRef | None) -> None:
+        self._values = values
+        self._rest = rest
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._values
+        if self._rest is not None:
+            yield from self._rest
+
+
+def _hold(values: Iterator[Any], merging: Merging) -> _Held:
+    held = list(itertools.islice(values, MAX_HELD_VALUES))
+    first = next(values, _NOTHING)
+    if first is _NOTHING:
+        return _Held(held, None)
+    writer = merging.create_writer()
+    try:
+        for value in itertools.chain((first,), values):
+            writer.write(value)
+        return _Held(held, writer.finish())
+    finally:
+        writer.abort()

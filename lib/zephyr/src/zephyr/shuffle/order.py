@@ -1,0 +1,77 @@
+"""The order of a sort: keys that can be compared, ascending or descending, and the ranges they are split into."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import total_ordering
+from typing import Any
+
+MAX_SAMPLES_PER_SHARD = 512
+"""Keys that a shard tells of; with the shards of a stage they place the bounds within a few percent."""
+
+
+@total_ordering
+class Descending:
+    """A key that is small when the one it holds is large."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.key == (other.key if isinstance(other, Descending) else _negated(other)))
+
+    def __lt__(self, other: Any) -> bool:
+        return bool((other.key if isinstance(other, Descending) else _negated(other)) < self.key)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _negated(number: Any) -> Any:
+    return -number
+
+
+def order_of(reverse: bool) -> Callable[[Any], Any]:
+    """Return the function from a user's key to one whose ascending order is the order asked for."""
+    return _descending if reverse else _ascending
+
+
+def _ascending(key: Any) -> Any:
+    return key
+
+
+def _descending(key: Any) -> Any:
+    return -key if type(key) is int or type(key) is float else Descending(key)  # numbers compare faster as they are
+
+
+def compute_bounds(keys: Sequence[Any], ranges: int, reverse: bool) -> tuple[Any, ...]:
+    """Return the keys, in order, at which each range but the first begins; keys that are often there make empty ranges."""
+    ordered = sorted(map(order_of(reverse), keys))
+    if not ordered:
+        return ()
+    return tuple(ordered[len(ordered) * number // ranges] for number in range(1, ranges))
+
+
+def range_of(key: Any, bounds: Sequence[Any]) -> int:
+    """Return the number of the range of a key, given in the order asked for."""
+    return bisect_right(bounds, key)
+
+
+class Sampler:
+    """Keeps evenly spaced keys of a stream of unknown length, the same ones for the same stream."""
+
+    def __init__(self) -> None:
+        self.keys: list[Any] = []
+        self._every = 1
+        self._position = 0
+
+    def add(self, key: Any) -> None:
+        """Take note of the next key."""
+        if self._position % self._every == 0:
+            self.keys.append(key)
+            if len(self.keys) > MAX_SAMPLES_PER_SHARD:
+                self.keys, self._every = self.keys[::2], 2 * self._every
+        self._position += 1

@@ -1,0 +1,75 @@
+"""Runs: entries sorted by key, one range of bytes for each partition.
+
+All runs of an attempt are in one object; their ranges are in the references that are returned, so no reader opens an index.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import Any
+
+from zephyr.storage import ChunkRef, InlineRef, StorageRef
+from zephyr.storage.codec import encode_items
+from zephyr.storage.files import SpillFile
+
+FRAME_BYTES = 64 * 1024
+"""Pickled size of a frame of a run. Readers hold a frame of each run: a quarter of what other chunks use."""
+MAX_VALUES_PER_ENTRY = 1024
+"""Values of one key that are encoded as one; longer lists are split, so that no frame grows without limit."""
+
+Entry = tuple[Any, Any, list[Any]]
+"""Order key (bytes for a hash), key, values in their order; a run is a list of entries sorted by the first."""
+
+
+class RunWriter:
+    """Holds encoded runs until they reach the threshold; from then on they go to one file."""
+
+    def __init__(self, spill_path: str, spill_threshold_bytes: float) -> None:
+        self._threshold_bytes = spill_threshold_bytes
+        self._file = SpillFile(spill_path)
+        self._held: list[tuple[int, InlineRef]] = []
+        self._held_bytes = 0
+        self._spilled: list[tuple[int, ChunkRef]] = []
+
+    def write(self, partitions: dict[int, list[Entry]]) -> None:
+        """Add a run. Sorts the entries, and leaves nothing of them in ``partitions``.
+
+        Raises:
+            StageError: if an item cannot be pickled.
+        """
+        for partition in sorted(partitions):
+            run = partitions.pop(partition)
+            run.sort(key=itemgetter(0))
+            split = list(itertools.chain.from_iterable(map(split_entry, run)))
+            ref = InlineRef(encode_items(split, FRAME_BYTES), len(split))
+            self._held.append((partition, ref))
+            self._held_bytes += len(ref.data)
+            if self._held_bytes >= self._threshold_bytes or self._spilled:
+                self._spill()
+
+    def finish(self) -> list[tuple[int, ChunkRef]]:
+        """Return (partition, run) in the order of writing."""
+        self._file.close()
+        return [*self._spilled, *self._held]
+
+    def close(self) -> None:
+        """Release the file. Idempotent."""
+        self._file.close()
+
+    def _spill(self) -> None:
+        for partition, ref in self._held:
+            start = self._file.append(ref.data)
+            self._spilled.append((partition, StorageRef(self._file.path, ref.count, start, len(ref.data))))
+        self._held = []
+
+
+def split_entry(entry: Entry) -> Iterator[Entry]:
+    """Yield the entry, in pieces if it has many values."""
+    order, key, values = entry
+    if len(values) <= MAX_VALUES_PER_ENTRY:
+        yield entry
+        return
+    for start in range(0, len(values), MAX_VALUES_PER_ENTRY):
+        yield order, key, values[start : start + MAX_VALUES_PER_ENTRY]
