@@ -22,7 +22,7 @@ $(VENV)/.setup: $(BIN)/uv $(MANIFESTS)
 	@touch $@
 
 $(VENV)/.setup-dev: $(BIN)/uv $(MANIFESTS)
-	$(PIP) -e 'lib/fray[ray,s3]' -e lib/zephyr -r requirements-dev.txt
+	$(PIP) -e 'lib/fray[ray,s3]' -e 'lib/zephyr[vortex]' -r requirements-dev.txt
 	@touch $(VENV)/.setup $@
 
 setup: $(VENV)/.setup  ## install Fray and Zephyr into .venv

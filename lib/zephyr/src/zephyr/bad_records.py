@@ -35,6 +35,9 @@ class ErrorPolicy:
             raise TooManyBadRecords(count, self.max_errors)
 
 
+FAIL = ErrorPolicy()
+
+
 class Place:
     """Where a task is in its data, for messages."""
 
@@ -107,7 +110,7 @@ class BadRecords:
 
 def _dead_letter(place: Place, operation: str, record: Any, error: Exception) -> dict[str, Any]:
     return {
-        "stage": place.stage,
+        "stage": place.stage.partition(" (")[0],
         "shard": place.shard,
         "file": place.file,
         "position": place.position,

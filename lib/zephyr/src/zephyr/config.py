@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from zephyr.errors import StorageError
@@ -44,8 +45,6 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 def default_memory_bytes() -> int:
     """Return what a task on this machine may hold: a quarter of the memory per CPU, at most 512 MiB."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
+    with suppress(OSError, ValueError):  # no such file, or "max"
         memory = min(memory, int(_CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):  # no such file, or "max"
-        pass
     return min(MAX_DEFAULT_MEMORY_BYTES, memory // (os.cpu_count() or 1) // 4)

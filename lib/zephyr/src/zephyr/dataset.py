@@ -269,7 +269,7 @@ class Dataset(Generic[T]):
         combiner: Callable[[T, Any], Any] | None = None,
         how: JoinHow = "inner",
     ) -> Dataset[Any]:
-        """Join each shard with the shard of the same number of ``right``; both must be sorted by key. Streams, shuffles nothing.
+        """Join each shard with that of the same number of ``right``; both must be sorted by key. Streams, shuffles nothing.
 
         Args:
             right: as many shards as this dataset.
@@ -358,9 +358,9 @@ class Dataset(Generic[T]):
         Beside the files of a directory come ``_manifest.json``, which describes them, and ``_SUCCESS``.
 
         Args:
-            pattern: path or fsspec URL with ``{shard}``, ``{total}`` and ``{basename}`` (of the input file, if a shard is one),
-                such as ``out/{shard:05d}-of-{total:05d}.jsonl.gz``; or a function of the first two. It must name another file
-                for each shard.
+            pattern: path or fsspec URL with ``{shard}``, ``{total}`` and ``{basename}`` (of the input file, if a shard is
+                one), such as ``out/{shard:05d}-of-{total:05d}.jsonl.gz``; or a function of the first two. It must name
+                another file for each shard.
             skip_existing: leave out shards, their loading included, whose file is there and was, by the manifest, written by
                 the same operations from the same input.
             level: of compression: for gzip 0 to 9, of which 0 to 3 are isal's (2 unless given); for zstd 1 to 22 (3).

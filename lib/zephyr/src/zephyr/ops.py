@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from zephyr.expr import Expr
@@ -24,9 +24,22 @@ def name_of(value: Any) -> str:
     """Return a short name: functions by their own, partials by that of their function, others by their repr."""
     while isinstance(value, functools.partial):
         value = value.func
+    if isinstance(value, (Reader, Writer)) and is_dataclass(value):
+        return f"{type(value).__name__}({', '.join(brief_fields(value))})"
     if callable(value):
-        return getattr(value, "__qualname__", None) or type(value).__name__
+        found = getattr(value, "__qualname__", None) or repr(value)
+        return type(value).__name__ if " at 0x" in found else found.removeprefix("operator.")
     return repr(value)
+
+
+def brief_fields(value: Any) -> list[str]:
+    """Return the fields of a frozen value as ``name=value``, without those that are None, False or as by default."""
+    found = [(field, getattr(value, field.name)) for field in fields(value)]
+    return [
+        f"{field.name}={name_of(each)}"
+        for field, each in found
+        if each is not None and each is not False and each is not field.default
+    ]
 
 
 class _Named:
@@ -35,8 +48,7 @@ class _Named:
     __slots__ = ()
 
     def __repr__(self) -> str:
-        values = [(f.name, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
-        return f"{type(self).__name__}({', '.join(f'{name}={name_of(value)}' for name, value in values if value is not None and value is not False)})"
+        return f"{type(self).__name__}({', '.join(brief_fields(self))})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from zephyr.bad_records import BadRecords, ErrorPolicy, Place
+from zephyr.bad_records import FAIL, BadRecords, ErrorPolicy, Place
 from zephyr.collector import relaxed_collector
 from zephyr.config import default_memory_bytes
 from zephyr.counters import counting
@@ -61,7 +61,7 @@ class StageContext:
     """For messages."""
     memory_bytes: int | None = None
     """See ``ExecutionHint``."""
-    errors: ErrorPolicy = ErrorPolicy()
+    errors: ErrorPolicy = FAIL
     """What becomes of bad records."""
     output_path: str | None = None
     """Where a write puts the shard; None to take it from the pattern."""
@@ -134,7 +134,13 @@ class _Task:
     def scatter(self, contexts: Sequence[StageContext], ops: Sequence[PhysicalOp], op: Scatter) -> list[tuple[int, ChunkRef]]:
         ctx = contexts[0]
         path = chunk_path(ctx.storage_path, ctx.shard_idx, 0, self._attempt)
-        scatterer = Scatterer(op, self._memory_bytes, path, ctx.spill_threshold_bytes)
+        place = _place_of(ctx)
+
+        def on_bad(item: Any, error: Exception) -> None:
+            place.position = None  # a whole block has been read
+            self.bad.add(place, repr(op), item, error)
+
+        scatterer = Scatterer(op, self._memory_bytes, path, ctx.spill_threshold_bytes, on_bad)
         with closing(scatterer):
             for each in contexts:
                 place = _place_of(each)

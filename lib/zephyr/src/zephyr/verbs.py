@@ -1,4 +1,4 @@
-"""The functions that some of ``Dataset``'s verbs give to more general operations. Module-level, so that plans can be pickled."""
+"""The functions that some of ``Dataset``'s verbs give to more general operations: module-level, so that they pickle."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fray import JobContext, get_default_job_ctx
 
-from zephyr.bad_records import ErrorPolicy, OnError
+from zephyr.bad_records import FAIL, ErrorPolicy, OnError
 from zephyr.dataset import Dataset
 from zephyr.errors import PlanError
 from zephyr.execution.commits import begin_run
@@ -39,7 +39,7 @@ class BackendConfig:
     """A label of the job, for tasks and progress."""
     progress: Progress = "auto"
     """Whether to show progress."""
-    errors: ErrorPolicy = ErrorPolicy()
+    errors: ErrorPolicy = FAIL
     """What becomes of bad records."""
     resume: bool = False
     """Whether to go on with what an earlier run of the same plan has left."""

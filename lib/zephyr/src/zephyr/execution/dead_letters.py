@@ -21,6 +21,7 @@ def write_dead_letters(path: str, letters: Iterator[dict[str, Any]]) -> None:
     first = next(letters, None)
     if first is None:
         fs, inner = locate(path)
+        fs.invalidate_cache()
         if fs.exists(inner):
             fs.rm_file(inner)
         return

@@ -20,7 +20,8 @@ class Defaults:
     """Print plans instead of carrying them out, whatever a run asks for."""
 
 
-_current: ContextVar[Defaults] = ContextVar("zephyr_defaults", default=Defaults())
+_NONE = Defaults()
+_current: ContextVar[Defaults] = ContextVar("zephyr_defaults", default=_NONE)
 
 
 def current_defaults() -> Defaults:

@@ -14,7 +14,7 @@ import msgspec
 
 from zephyr.errors import StorageError
 from zephyr.io.publish import Output, draft_path
-from zephyr.storage.commit import publish
+from zephyr.storage.commit import publish, read_commit
 from zephyr.storage.files import is_local, locate
 
 NAME = "_manifest.json"
@@ -75,10 +75,8 @@ def read_manifest(directory: str) -> Manifest:
     Raises:
         StorageError: if what is there is no manifest of this version.
     """
-    fs, inner = locate(f"{directory}/{NAME}")
-    try:
-        data = fs.cat_file(inner)
-    except FileNotFoundError:
+    data = read_commit(f"{directory}/{NAME}")
+    if data is None:
         return Manifest()
     try:
         manifest = msgspec.json.decode(data, type=Manifest)

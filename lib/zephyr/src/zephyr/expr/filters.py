@@ -49,7 +49,8 @@ def to_filter(expr: Expr) -> pc.Expression:
         case IsNull(operand):
             return _to_value(operand).is_null()
         case IsIn(operand, values):
-            return _to_value(operand).isin(_array(expr, [v for v in values if v is not None and v == v]))
+            kept = [v for v in values if v is not None and v == v]
+            return _to_value(operand).isin(_array(expr, kept)) if kept else pc.scalar(False)
         case Literal(value):
             return pc.scalar(bool(value))
         case Arithmetic() | Negate() | Cast():

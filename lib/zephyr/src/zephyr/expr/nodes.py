@@ -82,9 +82,10 @@ class Expr:
     def to_pyarrow_expr(self) -> pc.Expression:
         """Return an Arrow expression that keeps the same rows when used as a filter, also where columns are null.
 
-        Arrow rounds integers that it compares with floats, counts integers modulo nothing (an overflow is an error) and wants
-        operands of ``&``, ``|`` and ``~`` to be boolean. When row groups are skipped by their statistics, rows with NaN are
-        lost under ``!=`` and ``~``: ``prune_expr`` is for that.
+        Without a schema some of Arrow's own ways remain: it rounds integers that it compares with floats, raises when they
+        overflow, tells -0.0 from 0.0 in ``is_in``, protects no right side, and wants the operands of ``&``, ``|`` and ``~`` to
+        be boolean. When row groups are skipped by their statistics, rows with NaN are lost under ``!=`` and ``~``:
+        ``prune_expr`` is for that, and ``compute_mask`` is exact.
 
         Raises:
             PlanError: naming the part for which Arrow has no equal: ``//``, ``%``, an index, a cast to str or bool, or a

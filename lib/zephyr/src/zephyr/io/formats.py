@@ -85,4 +85,4 @@ class Writer(Protocol):
         """
 
     def write(self, file: IO[bytes], path: str, items: Iterable[Any], on_bad: OnBadRecord = raise_bad_record) -> Written:
-        """Write all items to an open local file; ``path`` is the final name and decides about compression. Does not close it."""
+        """Write all items to an open local file; ``path`` is the final name and decides about compression."""

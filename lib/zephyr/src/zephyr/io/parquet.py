@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from zephyr.errors import PlanError
 from zephyr.expr import Expr, prune_expr
-from zephyr.io.arrow import Converter, Spool, fit_batch
+from zephyr.io.arrow import Converter, Spool, empty_batch, fit_batch
 from zephyr.io.columnar import ColumnBatches, filter_rows, gather, needed_columns, select_columns
 from zephyr.io.compression import compression_of
 from zephyr.io.formats import FileSplit, OnBadRecord, Written, raise_bad_record
@@ -98,11 +98,7 @@ def _read_batches(reader: ParquetReader, file: Any, split: FileSplit, on_bad: On
             empty = False
             yield select_columns(kept, reader.columns)
     if empty:  # tells at least the schema
-        yield select_columns(_no_rows(schema), reader.columns)
-
-
-def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+        yield select_columns(empty_batch(schema), reader.columns)
 
 
 def _begins_in(footer: Any, group: int, split: FileSplit) -> bool:
@@ -254,8 +250,12 @@ class _Sink:
             shutil.copyfileobj(file, copy)
         self._file.seek(0)
         self._file.truncate()
-        batches: Iterator[pa.RecordBatch] = pq.ParquetFile(copy, buffer_size=MAX_BUFFER_BYTES).iter_batches(BATCH_ROWS)
-        return batches
+        return _iter_groups(pq.ParquetFile(copy, buffer_size=MAX_BUFFER_BYTES))
+
+
+def _iter_groups(parquet: Any) -> Iterator[pa.RecordBatch]:
+    for group in range(parquet.num_row_groups):  # one by one, as Arrow keeps what it has read of all that it is asked for
+        yield from parquet.iter_batches(BATCH_ROWS, row_groups=[group])
 
 
 @contextmanager

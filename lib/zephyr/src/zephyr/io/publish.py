@@ -1,7 +1,7 @@
 """Outputs that appear whole or not at all.
 
-A task writes a draft of its own: beside the output where that is local, else a temporary file that is uploaded beside it. An output
-appears when its draft is published, which the driver does for one draft of each shard. A failure leaves what was there before.
+A task writes a draft of its own: beside the output where that is local, else a temporary file that is uploaded beside it. An
+output appears when its draft is published, which the driver does for one draft of each shard. A failure leaves what was there.
 """
 
 from __future__ import annotations

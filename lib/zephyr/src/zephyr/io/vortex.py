@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from zephyr.errors import PlanError
 from zephyr.expr import Expr
-from zephyr.io.arrow import Converter, Spool, fit_batch, without_views
+from zephyr.io.arrow import Converter, Spool, empty_batch, fit_batch, without_views
 from zephyr.io.columnar import ColumnBatches, filter_rows, gather, needed_columns, select_columns
 from zephyr.io.compression import compression_of
 from zephyr.io.formats import FileSplit, OnBadRecord, Written, raise_bad_record
@@ -111,7 +111,7 @@ def _read_batches(reader: VortexReader, path: Path, split: FileSplit, on_bad: On
             empty = False
             yield select_columns(kept, reader.columns)
     if empty:  # tells at least the schema
-        yield select_columns(schema.empty_table().to_batches()[0], reader.columns)
+        yield select_columns(empty_batch(schema), reader.columns)
 
 
 def _scan(file: Any, schema: pa.Schema, starts: range, end: int) -> Iterator[tuple[int, pa.RecordBatch]]:

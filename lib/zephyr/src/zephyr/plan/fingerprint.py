@@ -1,7 +1,7 @@
 """Fingerprints of plans: equal in every process for the same work, different when a function, an option or an input changes.
 
-A function counts by its byte code, constants, defaults, closure and, for globals that it names, by functions and plain values of
-its own package. What other packages do is taken as given, and so is data that a function reads by itself.
+A function counts by its byte code, constants, defaults and closure, and so do functions and plain values of its own package that
+it names as globals. What other packages do is taken as given, and so is data that a function reads by itself.
 """
 
 from __future__ import annotations

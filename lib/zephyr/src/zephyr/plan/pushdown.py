@@ -1,7 +1,7 @@
 """Push filters and selections into the reading of files, where that cannot change what comes out.
 
-A reader's predicate is tried before its columns are reduced. So a filter may be pushed as long as the columns it looks at are not
-among those that were dropped before it; what cannot be pushed stays where it is, and so does all that follows it.
+A reader's predicate is tried before its columns are reduced. So a filter may be pushed as long as the columns it looks at were
+not dropped before it; what cannot be pushed stays where it is, and so does all that follows it.
 """
 
 from __future__ import annotations

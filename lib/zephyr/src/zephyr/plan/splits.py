@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from zephyr.io.formats import FileSplit
@@ -52,10 +53,7 @@ def _split(part: SourcePart, load: LoadOp) -> list[SourcePart]:
     if count < 2 or not load.reader.can_split(part.item):
         return [part]
     bounds = [size * number // count for number in range(count + 1)]
-    return [
-        SourcePart(part.shard, FileSplit(part.item, start, end), end - start)
-        for start, end in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [SourcePart(part.shard, FileSplit(part.item, start, end), end - start) for start, end in pairwise(bounds)]
 
 
 def _cut(stage: PhysicalStage, shards: int) -> tuple[PhysicalStage, PhysicalStage | None]:

@@ -49,8 +49,8 @@ def _checked_groups(items: Iterable[Any], key: Callable[[Any], Any], side: str) 
     for found, group in itertools.groupby(items, key=key):
         if previous is not None and found < previous[0]:
             raise StageError(
-                f"the {side} side of a sorted merge join is not sorted: the key {found!r:.200} comes after {previous[0]!r:.200}. "
-                "Sort it by its key, or use join()"
+                f"the {side} side of a sorted merge join is not sorted: the key {found!r:.200} comes after "
+                f"{previous[0]!r:.200}. Sort it by its key, or use join()"
             )
         previous = (found,)
         yield found, group

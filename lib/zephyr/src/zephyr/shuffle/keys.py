@@ -25,6 +25,7 @@ import xxhash
 from zephyr.errors import StageError
 
 _LENGTH = struct.Struct(">I")
+_SMALL = 10**15
 MAX_KEY_BYTES = 64
 """Keys with longer bytes are told apart by a cryptographic digest: texts as keys should not travel twice."""
 
@@ -35,6 +36,8 @@ def encode_key(key: Any) -> bytes:
     Raises:
         StageError: if the key can neither be taken apart nor named.
     """
+    if type(key) is int and -_SMALL < key < _SMALL:
+        return b"n%d" % key
     encoded = _encode_any(key)
     return encoded if len(encoded) <= MAX_KEY_BYTES else b"#" + hashlib.blake2b(encoded, digest_size=32).digest()
 
@@ -44,7 +47,7 @@ def _encode_any(key: Any) -> bytes:
     if kind is str:
         return b"s" + str(key).encode("utf-8", "surrogatepass")
     if kind is int:
-        return f"n{key}".encode() if abs(key) < 10**15 else f"n{key:x}x".encode()
+        return b"n%d" % key if abs(key) < _SMALL else b"n%xx" % key
     try:
         return _encode(key)
     except RecursionError:
@@ -55,7 +58,7 @@ def _encode_any(key: Any) -> bytes:
 
 def partition_of(encoded_key: bytes, num_shards: int) -> int:
     """Return the shard of a key."""
-    return int(xxhash.xxh3_64_intdigest(encoded_key) % num_shards)
+    return xxhash.xxh3_64_intdigest(encoded_key) % num_shards
 
 
 def is_plain(key: Any) -> bool:

@@ -1,8 +1,8 @@
 """The reducer's side: merge sorted runs in batches, and hand out the values of one key at a time.
 
 A batched merge takes all entries below a bound from all runs at once and lets one sort put them in order, instead of comparing
-entry by entry. The values of a key that goes on beyond the bound are streamed, so a hot key is never held. At most one frame and
-one block of each run are held; more runs than fit into the memory are merged to fewer first.
+entry by entry. The values of a key that goes on beyond the bound are streamed, so a hot key is never held. At most one frame
+and one block of each run are held; more runs than fit into the memory are merged to fewer first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zephyr.shuffle.runs import FRAME_BYTES, MAX_VALUES_PER_ENTRY, Entry
 from zephyr.storage import ChunkRef, ChunkWriter
 
 RUN_BYTES = 16 * FRAME_BYTES
-"""What a run holds while it is merged: a block as it was read, a frame of it as objects, and what was taken of the one before."""
+"""What a run holds while it is merged: a block as it was read, a frame as objects, and what was taken of the one before."""
 MIN_FAN_IN = 4
 MAX_FAN_IN = 256
 """Runs that are merged at once at the most, whatever the memory: each is an open position in a file."""
@@ -77,14 +77,14 @@ class Run:
             self.refill()
 
 
-Part = tuple[int, Iterator[Any]]
-"""(side, values in their order) of one key from one run."""
+Part = tuple[int, list[Any] | Iterator[Any]]
+"""(side, values in their order) of one key from one run: a list of all of them, or an iterator that reads on."""
 Group = tuple[Any, Any, list[Part]]
 """(order key, key, parts in the order of the runs)."""
 
 
 def merge_groups(runs: Iterable[Run]) -> Iterator[Group]:
-    """Yield the keys of sorted runs in order, with the values of each run apart. Read a group's values before the next group."""
+    """Yield the keys of sorted runs in order, with the values of each run apart. Read a group before the next one."""
     live = [run for run in runs if run.refill()]
     while live:
         bound = min(run.batch[-1][0] for run in live)
@@ -102,7 +102,7 @@ def _groups_below(runs: Sequence[Run], bound: Any) -> Iterator[Group]:
     below.sort(key=_order)  # stable: entries of one key stay in the order of the runs
     for order, group in itertools.groupby(below, key=_order):
         entries = list(group)
-        yield order, entries[0][1], [(side, iter(values)) for _, _, values, side in entries]
+        yield order, entries[0][1], [(side, values) for _, _, values, side in entries]
 
 
 def _group_at(runs: Sequence[Run], bound: Any) -> Iterator[Group]:
@@ -127,9 +127,11 @@ def _values(entries: Iterable[Entry]) -> Iterator[Any]:
 def values_of(parts: Sequence[Part], sort_by: SortBy) -> Iterator[Any]:
     """Return the values of a key: run after run, or merged by ``sort_by``, in whose order each part is already."""
     if len(parts) == 1:
-        return parts[0][1]
+        return iter(parts[0][1])
     if sort_by is None:
         return itertools.chain.from_iterable(values for _, values in parts)
+    if all(isinstance(values, list) for _, values in parts):
+        return iter(sorted(itertools.chain.from_iterable(values for _, values in parts), key=sort_by))
     return heapq.merge(*(values for _, values in parts), key=sort_by)
 
 

@@ -42,8 +42,9 @@ class RunWriter:
         for partition in sorted(partitions):
             run = partitions.pop(partition)
             run.sort(key=itemgetter(0))
-            split = list(itertools.chain.from_iterable(map(split_entry, run)))
-            ref = InlineRef(encode_items(split, FRAME_BYTES), len(split))
+            if any(len(entry[2]) > MAX_VALUES_PER_ENTRY for entry in run):
+                run = list(itertools.chain.from_iterable(map(split_entry, run)))
+            ref = InlineRef(encode_items(run, FRAME_BYTES), len(run))
             self._held.append((partition, ref))
             self._held_bytes += len(ref.data)
             if self._held_bytes >= self._threshold_bytes or self._spilled:

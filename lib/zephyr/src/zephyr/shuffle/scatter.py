@@ -6,7 +6,8 @@ Memory is bounded: when the collected items reach the limit they are combined, a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from types import GeneratorType
 from typing import Any
 
@@ -21,10 +22,28 @@ from zephyr.storage import ChunkRef
 class Scatterer:
     """One mapper's attempt. Not thread-safe."""
 
-    def __init__(self, op: Scatter, memory_bytes: int, spill_path: str, spill_threshold_bytes: float) -> None:
+    def __init__(
+        self,
+        op: Scatter,
+        memory_bytes: int,
+        spill_path: str,
+        spill_threshold_bytes: float,
+        on_bad: Callable[[Any, Exception], None],
+    ) -> None:
+        """Hold nothing yet.
+
+        Args:
+            op: how to find and split keys, and how to combine.
+            memory_bytes: what may be held.
+            spill_path: where runs go.
+            spill_threshold_bytes: encoded size from which they go there.
+            on_bad: told of an item whose key cannot be found, and why; raises, or returns to leave it out.
+        """
+        self._key = op.key
+        self._on_bad = on_bad
         self._held = Held(memory_bytes // 2)  # the other half is for what is being encoded
         self._runs = RunWriter(spill_path, spill_threshold_bytes)
-        self._collected: _Groups | _Range = _Groups(op) if op.ranges is None else _Range(op)
+        self._collected: _Groups | _Range = (_Groups if op.ranges is None else _Range)(op, self._keys)
 
     def add(self, items: Iterable[Any]) -> None:
         """Take in the items of a shard; shards come in their order.
@@ -36,8 +55,27 @@ class Scatterer:
         while block := list(itertools.islice(iterator, self._held.block_items)):
             self._held.observe(block[-1])
             self._collected.collect(block)
-            if self._collected.count >= self._held.limit_items and not self._collected.shrink(self._held.limit_items // 2):
+            limit = self._held.limit_items
+            if self._collected.count >= limit and not self._collected.shrink(limit // 2):
                 self._runs.write(self._collected.take())
+
+    def _keys(self, block: list[Any]) -> tuple[list[Any], list[Any]]:
+        """Return the keys of a block's items, and the items that have one."""
+        key = self._key
+        try:
+            return [key(item) for item in block], block  # not map(), which takes a StopIteration for the end
+        except Exception:
+            pairs = list(self._iter_keys(block))
+            return [found for found, _ in pairs], [item for _, item in pairs]
+
+    def _iter_keys(self, block: list[Any]) -> Iterator[tuple[Any, Any]]:
+        for item in block:
+            try:
+                found = self._key(item)
+            except Exception as error:
+                self._on_bad(item, error)
+                continue
+            yield found, item
 
     def finish(self) -> list[tuple[int, ChunkRef]]:
         """Return (partition, run) in an order in which the values of each key keep theirs. Raises as ``add`` does."""
@@ -50,25 +88,28 @@ class Scatterer:
         self._runs.close()
 
 
+_Keys = Callable[[list[Any]], tuple[list[Any], list[Any]]]
+_PLAIN = frozenset((str, int, bytes, type(None)))
+"""Types of keys that a dict may hold as they are, at a glance; see ``is_plain`` for the others."""
+
+
 class _Groups:
     """Values by key, split by the key's hash."""
 
-    def __init__(self, op: Scatter) -> None:
+    def __init__(self, op: Scatter, keys: _Keys) -> None:
         self._op = op
-        self._groups: dict[Any, list[Any]] = {}
+        self._keys = keys
+        self._groups: dict[Any, list[Any]] = defaultdict(list)
         self.count = 0
         """Items held."""
 
     def collect(self, block: list[Any]) -> None:
-        groups, key = self._groups, self._op.key
-        for item in block:
-            found = key(item)
-            if type(found) is not str:  # strings need no thought, and are most keys
-                found = found if is_plain(found) else _Encoded(found)
-            try:
-                groups[found].append(item)
-            except KeyError:
-                groups[found] = [item]
+        keys, block = self._keys(block)
+        if not _PLAIN.issuperset(map(type, keys)):
+            keys = [found if is_plain(found) else _Encoded(found) for found in keys]
+        groups = self._groups
+        for found, item in zip(keys, block, strict=True):
+            groups[found].append(item)
         self.count += len(block)
 
     def shrink(self, wanted: int) -> bool:
@@ -86,26 +127,28 @@ class _Groups:
 
     def take(self) -> dict[int, list[Entry]]:
         """Return what is held by partition, and hold nothing any more."""
-        partitions: dict[int, list[Entry]] = {}
-        groups, self._groups, self.count = self._groups, {}, 0
+        partitions: dict[int, list[Entry]] = defaultdict(list)
+        groups, self._groups, self.count = self._groups, defaultdict(list), 0
+        sort_by, num_shards = self._op.sort_by, self._op.num_shards
         while groups:
             found, values = groups.popitem()
-            if not values:
-                continue
-            if self._op.sort_by is not None and len(values) > 1:
-                values.sort(key=self._op.sort_by)
-            encoded = _encoded(found)
-            entry = (encoded, _original(found), values)
-            partitions.setdefault(partition_of(encoded, self._op.num_shards), []).append(entry)
+            if sort_by is not None and len(values) > 1:
+                values.sort(key=sort_by)
+            if type(found) is _Encoded:
+                encoded, key = found.data, found.key
+            else:
+                encoded, key = encode_key(found), found
+            if values:  # a combiner may leave none
+                partitions[partition_of(encoded, num_shards)].append((encoded, key, values))
         return partitions
 
 
 class _Range:
     """Items in the order of a sort, split by ranges of the key."""
 
-    def __init__(self, op: Scatter) -> None:
+    def __init__(self, op: Scatter, keys: _Keys) -> None:
         assert op.ranges is not None
-        self._key = op.key
+        self._keys = keys
         self._bounds = op.ranges.bounds
         self._order = order_of(op.ranges.reverse)
         self._entries: list[Entry] = []
@@ -116,8 +159,9 @@ class _Range:
         return len(self._entries)
 
     def collect(self, block: list[Any]) -> None:
-        key, order = self._key, self._order
-        self._entries += [(order(key(item)), None, [item]) for item in block]
+        keys, block = self._keys(block)
+        order = self._order
+        self._entries += [(order(key), None, [item]) for key, item in zip(keys, block, strict=True)]
 
     def shrink(self, wanted: int) -> bool:
         """Tell whether no more than ``wanted`` items are held."""
@@ -152,7 +196,3 @@ class _Encoded:
 
 def _original(found: Any) -> Any:
     return found.key if type(found) is _Encoded else found
-
-
-def _encoded(found: Any) -> bytes:
-    return found.data if type(found) is _Encoded else encode_key(found)

@@ -3,8 +3,8 @@
     magic, u64 length of the body, u32 number of items, u64 xxh3 of the body (seeded with the number of items), body
 
 The body of a frame "ZEP1" is a list of items as pickle protocol 5, compressed by zstd. Values, unlike those of JSON or msgpack,
-come back with the type they had. Decoding runs code of whoever wrote the bytes: read chunks of your own jobs only. The body of a
-frame "ZEA1" is a record batch as an Arrow stream, compressed by zstd; its items are the rows.
+come back with the type they had. Decoding runs code of whoever wrote the bytes: read chunks of your own jobs only. The body of
+a frame "ZEA1" is a record batch as an Arrow stream, compressed by zstd; its items are the rows.
 """
 
 from __future__ import annotations

@@ -130,6 +130,7 @@ def remove_tree(path: str) -> None:
     """Remove a directory and what is in it; log, and do not raise, when that cannot be done. Idempotent."""
     fs, inner = locate(path)
     failure: OSError | None = None
+    fs.invalidate_cache()  # others have written here
     for _ in range(REMOVE_ATTEMPTS):  # a task that is being cancelled may add a file meanwhile
         try:
             if fs.exists(inner):

@@ -1,4 +1,4 @@
-"""The chunks that a task made, packed: a driver of a shuffle holds one table per mapper, not an object per mapper and reducer."""
+"""The chunks that a task made, packed: a driver holds a table per mapper, not an object per mapper and reducer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ChunkTable:
     @property
     def stored_bytes(self) -> int:
         """Bytes of all chunks."""
-        stored = sum(max(0, length) for _, _, _, length, _, _ in _ROW.iter_unpack(self.rows))
+        stored: int = sum(max(0, length) for _, _, _, length, _, _ in _ROW.iter_unpack(self.rows))
         return stored + sum(len(ref.data) for ref in self.inline if isinstance(ref, InlineRef))
 
     def __iter__(self) -> Iterator[tuple[int, ChunkRef]]:
@@ -68,6 +68,7 @@ class ChunkTable:
 
     def _chunk(self, row: int) -> ChunkRef:
         _, number, start, length, items, columnar = _ROW.unpack_from(self.rows, row * _ROW.size)
-        if number < 0:
-            return self.inline[-number - 1]
-        return StorageRef(self.paths[number], items, start, None if length < 0 else length, columnar)
+        if number >= 0:
+            return StorageRef(self.paths[number], items, start, None if length < 0 else length, columnar)
+        found: ChunkRef = self.inline[-number - 1]
+        return found
