@@ -62,7 +62,7 @@ def run_script(
     chosen = choose_context(context.value, controller, workers)
     if dry_run and as_json:
         raise typer.BadParameter("a dry run prints text; use zephyr explain --json", param_hint="--json")
-    defaults = Defaults(max_parallelism, None, dry_run)
+    defaults = Defaults(max_parallelism, storage, dry_run)
     place = ContextConfig("sync") if dry_run else chosen
     with reserved_stdout(as_json) as out, open_script(script, entry_point, args or [], place, defaults) as call:
         _print_result(call(), out, as_json)

@@ -95,7 +95,7 @@ class PlanRun:
             shards, run = self._run_stage(stage, shards, number)
             last = stage.operations[-1] if stage.operations else None
             if isinstance(last, Sample) and number < len(stages):
-                stages[number] = _with_bounds(stages[number], run.samples)
+                stages[number] = _with_bounds(stages[number], run.samples, f"in {self._prefix}stage {number} of {len(stages)}")
         return shards
 
     def _rearrange(self, stage: PhysicalStage, shards: Shards, number: int) -> Shards:
@@ -261,13 +261,17 @@ def _fingerprint(op: PhysicalOp) -> str:
     return fingerprint(op)
 
 
-def _with_bounds(stage: PhysicalStage, samples: Sequence[Any]) -> PhysicalStage:
-    """Return the stage with the ranges of a sort filled in."""
+def _with_bounds(stage: PhysicalStage, samples: Sequence[Any], where: str) -> PhysicalStage:
+    """Return the stage with the ranges of a sort filled in; keys that cannot be compared raise a note of where."""
 
     def fill(op: PhysicalOp) -> PhysicalOp:
         if not isinstance(op, Scatter) or op.ranges is None:
             return op
-        bounds = compute_bounds(samples, op.num_shards, op.ranges.reverse)
+        try:
+            bounds = compute_bounds(samples, op.num_shards, op.ranges.reverse)
+        except Exception as error:
+            error.add_note(f"{where}, comparing keys of {op!r}")
+            raise
         return replace(op, ranges=replace(op.ranges, bounds=bounds))
 
     return replace(stage, operations=tuple(map(fill, stage.operations)))

@@ -91,8 +91,7 @@ def list_directory(path: str, recursive: bool = False) -> list[Entry]:
 
 
 def _entry(info: Mapping[str, Any], root: str) -> Entry:
-    known = info["type"] in ("file", "directory") and not info.get("islink")
-    kind: EntryKind = info["type"] if known else "other"
+    kind: EntryKind = info["type"] if info["type"] in ("file", "directory") else "other"
     return Entry(info["name"].removeprefix(root).strip("/"), kind, info["size"] or 0, _modified_at(info))
 
 

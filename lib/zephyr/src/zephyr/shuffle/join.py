@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from zephyr.errors import StageError
 from zephyr.ops import JoinOp
-from zephyr.shuffle.merge import Merging, merge_groups, open_runs
+from zephyr.shuffle.merge import Merging, merge_groups, open_runs, values_of
 from zephyr.storage import ChunkRef
 
 RIGHT, LEFT = 0, 1
@@ -22,8 +23,8 @@ def join_runs(left: Sequence[ChunkRef], right: Sequence[ChunkRef], op: JoinOp, m
     half = Merging(merging.memory_bytes // 2, merging.create_writer)
     runs = [*open_runs(right, None, half, RIGHT), *open_runs(left, None, half, LEFT)]
     for _, _, parts in merge_groups(runs):
-        rights = itertools.chain.from_iterable(values for side, values in parts if side == RIGHT)
-        lefts = itertools.chain.from_iterable(values for side, values in parts if side == LEFT)
+        rights = values_of([part for part in parts if part[0] == RIGHT], None)
+        lefts = values_of([part for part in parts if part[0] == LEFT], None)
         yield from _join_key(lefts, rights, op, merging)
 
 
@@ -46,14 +47,15 @@ def join_sorted(left: Iterable[Any], right: Iterable[Any], op: JoinOp, merging: 
 
 def _checked_groups(items: Iterable[Any], key: Callable[[Any], Any], side: str) -> Iterator[tuple[Any, Iterator[Any]]]:
     previous: tuple[Any] | None = None
-    for found, group in itertools.groupby(items, key=key):
+    pairs = ((key(item), item) for item in items)  # groupby would take a StopIteration of the key's for the end
+    for found, group in itertools.groupby(pairs, key=itemgetter(0)):
         if previous is not None and found < previous[0]:
             raise StageError(
                 f"the {side} side of a sorted merge join is not sorted: the key {found!r:.200} comes after "
                 f"{previous[0]!r:.200}. Sort it by its key, or use join()"
             )
         previous = (found,)
-        yield found, group
+        yield found, (item for _, item in group)
 
 
 def _join_key(lefts: Iterator[Any], rights: Iterator[Any], op: JoinOp, merging: Merging) -> Iterator[Any]:

@@ -7,7 +7,6 @@ and one block of each run are held; more runs than fit into the memory are merge
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,29 +44,29 @@ class Merging:
 
 
 class Run:
-    """A position in one run."""
+    """A position in one sorted run of tuples that begin with what they are sorted by. Compares by ``<`` alone, as sorting does."""
 
-    def __init__(self, batches: Iterator[list[Entry]], side: int = 0) -> None:
+    def __init__(self, batches: Iterator[list[Any]], side: int = 0) -> None:
         self._batches = batches
         self._at = 0
         self.side = side
         """Which input of a join the run belongs to."""
-        self.batch: list[Entry] = []
-        """The entries at hand; empty at the end of the run."""
+        self.batch: list[Any] = []
+        """The tuples at hand; empty at the end of the run."""
 
     def refill(self) -> bool:
         """Read the next batch and tell whether there is one."""
         self.batch, self._at = next(self._batches, []), 0
         return bool(self.batch)
 
-    def take_below(self, bound: Any) -> list[Entry]:
-        """Return the entries at hand below the bound."""
+    def take_below(self, bound: Any) -> list[Any]:
+        """Return the tuples at hand below the bound."""
         end = bisect_left(self.batch, bound, self._at, key=_order)
         start, self._at = self._at, end
         return self.batch[start:end]
 
-    def take_equal(self, bound: Any) -> Iterator[Entry]:
-        """Yield the entries equal to the bound, reading on where needed; all before them must have been taken."""
+    def take_equal(self, bound: Any) -> Iterator[Any]:
+        """Yield the tuples equal to the bound, reading on where needed; all before them must have been taken."""
         while self.batch:
             end = bisect_right(self.batch, bound, self._at, key=_order)
             yield from itertools.islice(self.batch, self._at, end)
@@ -77,8 +76,8 @@ class Run:
             self.refill()
 
 
-Part = tuple[int, list[Any] | Iterator[Any]]
-"""(side, values in their order) of one key from one run: a list of all of them, or an iterator that reads on."""
+Part = tuple[int, list[list[Any]] | Iterator[list[Any]]]
+"""(side, values in their order, in lists) of one key from one run: all of them, or an iterator that reads on."""
 Group = tuple[Any, Any, list[Part]]
 """(order key, key, parts in the order of the runs)."""
 
@@ -89,7 +88,10 @@ def merge_groups(runs: Iterable[Run]) -> Iterator[Group]:
     while live:
         bound = min(run.batch[-1][0] for run in live)
         yield from _groups_below(live, bound)
-        yield from _group_at(live, bound)
+        yield _group_at(live, bound)
+        for run in live:  # what the reader left
+            for _ in run.take_equal(bound):
+                pass
         live = [run for run in live if run.batch]
 
 
@@ -102,37 +104,50 @@ def _groups_below(runs: Sequence[Run], bound: Any) -> Iterator[Group]:
     below.sort(key=_order)  # stable: entries of one key stay in the order of the runs
     for order, group in itertools.groupby(below, key=_order):
         entries = list(group)
-        yield order, entries[0][1], [(side, values) for _, _, values, side in entries]
+        yield order, entries[0][1], [(side, [values]) for _, _, values, side in entries]
 
 
-def _group_at(runs: Sequence[Run], bound: Any) -> Iterator[Group]:
-    streams = [(run.side, run.take_equal(bound)) for run in runs]
+def _group_at(runs: Sequence[Run], bound: Any) -> Group:
     key: Any = None
     parts: list[Part] = []
-    for side, entries in streams:
+    for run in runs:
+        entries = run.take_equal(bound)
         first = next(entries, None)
         if first is not None:
             key = first[1] if not parts else key
-            parts.append((side, _values(itertools.chain((first,), entries))))
-    yield bound, key, parts
-    for _, entries in streams:  # what the reader left
-        for _ in entries:
-            pass
+            parts.append((run.side, _value_lists(itertools.chain((first,), entries))))
+    return bound, key, parts
 
 
-def _values(entries: Iterable[Entry]) -> Iterator[Any]:
-    return itertools.chain.from_iterable(entry[2] for entry in entries)
+def _value_lists(entries: Iterable[Entry]) -> Iterator[list[Any]]:
+    for entry in entries:
+        yield entry[2]
 
 
 def values_of(parts: Sequence[Part], sort_by: SortBy) -> Iterator[Any]:
     """Return the values of a key: run after run, or merged by ``sort_by``, in whose order each part is already."""
-    if len(parts) == 1:
-        return iter(parts[0][1])
-    if sort_by is None:
-        return itertools.chain.from_iterable(values for _, values in parts)
-    if all(isinstance(values, list) for _, values in parts):
-        return iter(sorted(itertools.chain.from_iterable(values for _, values in parts), key=sort_by))
-    return heapq.merge(*(values for _, values in parts), key=sort_by)
+    lists = itertools.chain.from_iterable(lists for _, lists in parts)
+    if sort_by is None or len(parts) == 1:
+        return itertools.chain.from_iterable(lists)
+    if all(isinstance(lists, list) for _, lists in parts):
+        return iter(sorted(itertools.chain.from_iterable(lists), key=sort_by))
+    return _merge_values([lists for _, lists in parts], sort_by)
+
+
+def _merge_values(parts: Iterable[Iterable[list[Any]]], sort_by: Callable[[Any], Any]) -> Iterator[Any]:
+    """Yield the values of sorted parts in order, those that are equal in the order of the parts, holding a list of each."""
+    runs = [Run([(sort_by(value), value) for value in values] for values in part) for part in parts]
+    live = [run for run in runs if run.refill()]
+    while live:
+        bound = min(run.batch[-1][0] for run in live)
+        below = [pair for run in live for pair in run.take_below(bound)]
+        below.sort(key=_order)
+        for _, value in below:
+            yield value
+        for run in live:
+            for _, value in run.take_equal(bound):
+                yield value
+        live = [run for run in live if run.batch]
 
 
 def reduce_runs(
