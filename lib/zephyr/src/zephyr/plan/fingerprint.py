@@ -1,6 +1,6 @@
 """Fingerprints of plans: equal in every process for the same work, different when a function, an option or an input changes.
 
-A function counts by its byte code, constants, defaults and closure, and so do functions and plain values of its own package that
+A function counts by its byte code, constants, defaults and closure; so do functions and plain values of its own package that
 it names as globals. What other packages do is taken as given, and so is data that a function reads by itself.
 """
 

@@ -44,7 +44,7 @@ class Merging:
 
 
 class Run:
-    """A position in one sorted run of tuples that begin with what they are sorted by. Compares by ``<`` alone, as sorting does."""
+    """A position in a sorted run of tuples, each of which begins with its key. Compares by ``<`` alone, as sorting does."""
 
     def __init__(self, batches: Iterator[list[Any]], side: int = 0) -> None:
         self._batches = batches
