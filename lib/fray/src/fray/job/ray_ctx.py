@@ -357,14 +357,15 @@ def _pack_call(
 
 def _unpack_call(shipment: _Shipment, envelopes: Sequence[_Packed | Failure], instance: Any = None) -> Call:
     """Return a call of the function, or of the instance's method; raise what a dependency failed with."""
+    code = shipment.fn
+    with _containing(shipment.contained):  # the function first: it brings the import path that the values may need
+        fn = getattr(instance, code) if isinstance(code, str) else decode_callable(code.function_id, code.code)
     values = [_unpack(envelope) for envelope in envelopes]
 
     def replace(arg: Any) -> Any:
         return values[arg.index] if isinstance(arg, _Place) else arg
 
     with _containing(shipment.contained):
-        code = shipment.fn
-        fn = getattr(instance, code) if isinstance(code, str) else decode_callable(code.function_id, code.code)
         args, kwargs = decode(memoryview(shipment.arguments))
         values_by_name = {key: replace(arg) for key, arg in kwargs.items()}
         return Call(fn, [replace(arg) for arg in args], values_by_name, decode(shipment.options), shipment.name)

@@ -37,7 +37,8 @@ class PackedCallable:
     """The pickled function and the import path it was made under."""
 
 
-_packed: weakref.WeakKeyDictionary[Any, PackedCallable] = weakref.WeakKeyDictionary()
+_packed: weakref.WeakKeyDictionary[Any, tuple[tuple[str, ...], PackedCallable]] = weakref.WeakKeyDictionary()
+"""Packed functions with the import path they were packed under."""
 
 
 def encode_callable(fn: Callable[..., Any]) -> PackedCallable:
@@ -47,20 +48,21 @@ def encode_callable(fn: Callable[..., Any]) -> PackedCallable:
         EncodeError: if it cannot be pickled; names the function and the reason.
         TypeError: if it is not callable.
     """
+    path = tuple(sys.path)
     try:
-        packed = _packed.get(fn)
+        cached = _packed.get(fn)
     except TypeError:  # not hashable, or no weak references: never cached
-        packed = None
-    if packed is not None:
-        return packed
+        cached = None
+    if cached is not None and cached[0] == path:
+        return cached[1]
     if not callable(fn):
         raise TypeError(f"run() takes a function first, then its arguments; {type(fn).__name__} is not callable")
     body = _pickle(fn)
-    code = pickle.dumps((_import_path(tuple(sys.path)), body), 5)
+    code = pickle.dumps((_import_path(path), body), 5)
     digest = hashlib.blake2b(code, digest_size=16).hexdigest()
     packed = PackedCallable(digest, callable_name(fn), code)
     if isinstance(fn, types.FunctionType) and (_is_importable(fn) or _is_constant(fn)):
-        _packed[fn] = packed
+        _packed[fn] = path, packed
     return packed
 
 

@@ -166,7 +166,7 @@ def _compute_plan(dataset: Dataset[Any], hints: ExecutionHint, verbose: bool, dr
     only_shown = dry_run or current_defaults().dry_run
     plan = compute_plan(dataset, hints)
     if verbose or only_shown:
-        print(plan)
+        current_defaults().show(plan)
     return plan, only_shown
 
 

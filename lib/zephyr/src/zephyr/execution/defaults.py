@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+
+from zephyr.plan.values import PhysicalPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,9 @@ class Defaults:
     storage_path: str | None = None
     """Where intermediate data goes; None for what the environment says."""
     dry_run: bool = False
-    """Print plans instead of carrying them out, whatever a run asks for."""
+    """Show plans instead of carrying them out, whatever a run asks for."""
+    show: Callable[[PhysicalPlan], None] = print
+    """How a plan is shown."""
 
 
 _NONE = Defaults()

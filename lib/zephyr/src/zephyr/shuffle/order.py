@@ -48,11 +48,22 @@ def _descending(key: Any) -> Any:
 
 
 def compute_bounds(keys: Sequence[Any], ranges: int, reverse: bool) -> tuple[Any, ...]:
-    """Return the keys, in order, at which each range but the first begins; keys that are often there make empty ranges."""
-    ordered = sorted(map(order_of(reverse), keys))
-    if not ordered:
-        return ()
-    return tuple(ordered[len(ordered) * number // ranges] for number in range(1, ranges))
+    """Return the keys, in order, at which each range but the first begins: distinct ones, as far as there are enough.
+
+    A key that is very frequent has a range of its own, and the others are spread over the rest.
+    """
+    order = order_of(reverse)
+    ordered = sorted(order(key) for key in keys)
+    bounds: list[Any] = []
+    at = 0
+    for number in range(1, ranges):
+        at = max(at, at + (len(ordered) - at) // (ranges - number + 1))
+        if bounds:
+            at = max(at, bisect_right(ordered, bounds[-1]))
+        if at >= len(ordered):
+            break
+        bounds.append(ordered[at])
+    return tuple(bounds)
 
 
 def range_of(key: Any, bounds: Sequence[Any]) -> int:
