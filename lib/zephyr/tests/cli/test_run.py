@@ -157,11 +157,11 @@ def test_intermediate_data_goes_where_storage_says_and_is_removed(zephyr: Comman
 
 
 def test_dry_run_prints_plans_and_runs_nothing(zephyr: Command, script: Script, tmp_path: Path) -> None:
-    top_level = "Backend.execute(Dataset.from_list([1]).map(print))\n"
+    top_level = "Backend.execute(Dataset.from_list([1]).map(abs))\n"
     done = zephyr("run", script(MARK + top_level), "--dry-run", "--context", "fray", "--controller", "http://127.0.0.1:9")
     assert done.code == 0, done.err
     assert done.out.count("source:") == 2
-    assert "MapOp(fn=print)" in done.out
+    assert "MapOp(fn=abs)" in done.out
     assert not (tmp_path / "a").exists()
     assert zephyr("run", script(MARK)).lines == ["None", "None"]
     assert (tmp_path / "a").exists()
@@ -278,7 +278,7 @@ def main():
     right = Dataset.from_list([1, 2]).map(str)
     return Dataset.from_list([1, 2, 3]).map(str).join(right, on=len, num_output_shards=2)
 """
-    plan = zephyr("explain", script(text), "--json").json
+    (plan,) = zephyr("explain", script(text), "--json").json
     assert plan["source"] == {"shards": 3, "files": None, "bytes": None, "parts": 3}
     assert plan["output_shards"] == 2
     first, second = plan["stages"]
@@ -290,9 +290,12 @@ def main():
 
 def test_explain_counts_files_and_their_bytes(zephyr: Command, script: Script, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("12345")
-    plan = zephyr("explain", script("def main(): return Dataset.from_files('*.txt').load_text()\n"), "--json").json
+    (plan,) = zephyr("explain", script("def main(): return Dataset.from_files('*.txt').load_text()\n"), "--json").json
     assert plan["source"] == {"shards": 1, "files": 1, "bytes": 5, "parts": 1}
 
 
-def test_explain_has_no_json_for_scripts_that_return_no_dataset(zephyr: Command, script: Script) -> None:
-    zephyr("explain", script("def main(): return 3\n"), "--json").assert_fails(2, "returns int, not a Dataset")
+def test_explain_gives_programs_the_plans_of_what_would_run_too(zephyr: Command, script: Script) -> None:
+    text = "def main():\n    assert Backend.execute(Dataset.from_list([1]).map(str)) == []\n"
+    plans = zephyr("explain", script(text + "    return Dataset.from_list([1, 2])\n"), "--json").json
+    assert [plan["source"]["shards"] for plan in plans] == [1, 2]
+    assert zephyr("explain", script("def main(): return 3\n"), "--json").json == []

@@ -125,5 +125,6 @@ if __name__ == "__main__":
     else:
         scale, ROWS = ROWS, 2_000
     import time
-    t=time.time()
-    print(json.dumps(measure(lambda: globals()[name](limit))), time.time()-t)
+
+    t = time.time()
+    print(json.dumps(measure(lambda: globals()[name](limit))), time.time() - t)

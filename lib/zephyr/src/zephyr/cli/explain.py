@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
 from fray import ContextConfig
 
 from zephyr.cli.options import AsJson, EntryPoint, ScriptArgs, ScriptFile
@@ -24,29 +23,17 @@ def explain_script(
     The script's function main() is called: where it would run a dataset, the plan is printed, and the run gives no items. If
     it returns a Dataset, its plan is printed too.
 
-    JSON is for scripts whose main() returns a Dataset. Keys: source (shards, files, bytes, parts), stages (each with number,
-    type, input_shards, output_shards, operations, and others: the plans of the datasets it joins or appends), output_shards.
+    JSON is a list of plans. Keys: source (shards, files, bytes, parts), stages (each with number, type, input_shards,
+    output_shards, operations, and others: the plans of the datasets it joins or appends), output_shards.
     """
-    with (
-        reserved_stdout(as_json),
-        open_script(script, entry_point, args or [], ContextConfig("sync"), Defaults(dry_run=True)) as call,
-    ):
+    plans: list[PhysicalPlan] = []
+    defaults = Defaults(dry_run=True, show=plans.append if as_json else print)
+    with reserved_stdout(as_json), open_script(script, entry_point, args or [], ContextConfig("sync"), defaults) as call:
         result = call()
-        plan = compute_plan(result) if isinstance(result, Dataset) else None
-    if plan is None:
-        _check_not_wanted(as_json, entry_point, result)
-    elif as_json:
-        print_json(describe_plan(plan))
-    else:
-        print(plan)
-
-
-def _check_not_wanted(as_json: bool, entry_point: str, result: Any) -> None:
+        if isinstance(result, Dataset):
+            defaults.show(compute_plan(result))
     if as_json:
-        raise typer.BadParameter(
-            f"{entry_point}() returns {type(result).__name__}, not a Dataset; let it return one, or leave the option out",
-            param_hint="--json",
-        )
+        print_json([describe_plan(plan) for plan in plans])
 
 
 def describe_plan(plan: PhysicalPlan) -> dict[str, Any]:
