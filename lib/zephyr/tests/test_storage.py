@@ -43,9 +43,12 @@ values = st.recursive(
 
 def write(items: list[Any], path: str, threshold: float) -> InlineRef | StorageRef:
     writer = ChunkWriter(path, threshold)
-    for item in items:
-        writer.write(item)
-    return writer.finish()
+    try:
+        for item in items:
+            writer.write(item)
+        return writer.finish()
+    finally:
+        writer.abort()
 
 
 def shape(value: Any) -> Any:

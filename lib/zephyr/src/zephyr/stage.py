@@ -22,8 +22,10 @@ from zephyr.shard import Shard
 from zephyr.shuffle.join import join_runs, join_sorted
 from zephyr.shuffle.merge import Merging, reduce_runs
 from zephyr.shuffle.order import Sampler
+from zephyr.shuffle.runs import FRAME_BYTES
 from zephyr.shuffle.scatter import Scatterer
 from zephyr.storage import DEFAULT_SPILL_THRESHOLD_BYTES, ChunkRef, ChunkWriter
+from zephyr.storage.codec import TARGET_FRAME_BYTES
 from zephyr.storage.commit import publish
 from zephyr.storage.manager import chunk_path
 from zephyr.storage.table import ChunkTable
@@ -212,12 +214,12 @@ class _Task:
                 yield chunk.writer.finish()
 
     def _merging(self) -> Merging:
-        return Merging(self._memory_bytes, lambda: self._create_writer("merge"))
+        return Merging(self._memory_bytes, lambda: self._create_writer("merge", FRAME_BYTES))
 
-    def _create_writer(self, purpose: str) -> ChunkWriter:
+    def _create_writer(self, purpose: str, frame_bytes: int = TARGET_FRAME_BYTES) -> ChunkWriter:
         ctx = self._first
         path = chunk_path(ctx.storage_path, ctx.shard_idx, next(self._numbers), f"{self._attempt}-{purpose}")
-        return ChunkWriter(path, ctx.spill_threshold_bytes)
+        return ChunkWriter(path, ctx.spill_threshold_bytes, frame_bytes)
 
 
 class _Chunk:

@@ -94,9 +94,7 @@ OPERATIONS: dict[str, Build] = {
     "flat_map": lambda items: items.flat_map(lambda n: [refuse(n)]),
     "flat_map that fails later": lambda items: items.flat_map(lambda n: (refuse(n) for _ in range(1))),
     "expression": lambda items: items.map(as_record).filter(lit(1) / col("divisor") > 0).map(operator.itemgetter("n")),
-    "select": lambda items: (
-        items.map(lambda n: None if n in BAD else {"n": n}).select("n").map(operator.itemgetter("n"))  # type: ignore[arg-type]
-    ),
+    "select": lambda items: items.map(lambda n: None if n in BAD else {"n": n}).select("n").map(operator.itemgetter("n")),
     "behind other operations": lambda items: items.map(str).filter(str.isdigit).map(int).window(1).map(lambda w: refuse(w[0])),
 }
 
@@ -454,7 +452,7 @@ def test_a_bad_line_is_named(ctx: JobContext, tmp_path: Path, suffix: str) -> No
     assert place_of(Dataset.from_files(f"{tmp_path}/*.{suffix}").load_file(), ctx) == f"shard 1 of 2, file {path}, record 3"
 
 
-BEHIND: dict[str, Build] = {
+BEHIND: dict[str, Callable[[Dataset[Any]], Dataset[Any]]] = {
     "load": lambda items: items,
     "filter": lambda items: items.filter(lambda record: record["n"] % 2),
     "flat_map": lambda items: items.flat_map(lambda record: [record, record]),

@@ -29,7 +29,39 @@ def _load_storages() -> Any:
 _storages = _load_storages()
 moto_endpoint, moto = _storages.moto_endpoint, _storages.moto
 rclone_endpoint, rclone = _storages.rclone_endpoint, _storages.rclone
-local, MOTO, RCLONE = _storages.local, _storages.MOTO, _storages.RCLONE
+local = _storages.local
+
+ONE_ANSWER_AT_A_TIME = """
+import io
+import threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+
+app, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def answer(environ, start_response):
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    with lock:
+        return app({**environ, "wsgi.input": io.BytesIO(body)}, start_response)
+
+run_simple("127.0.0.1", 0, answer, threaded=True)
+"""
+"""A server that a client with an open connection does not hold up while it is stopped."""
+
+
+@pytest.fixture(scope="session")
+def threaded_moto_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same store as ``moto_endpoint``."""
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with _storages._serving([sys.executable, "-c", ONE_ANSWER_AT_A_TIME], log) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def threaded_moto(threaded_moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket of it."""
+    with _storages._bucket(threaded_moto_endpoint, monkeypatch) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -60,5 +92,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def case(request: pytest.FixtureRequest, nursery: Nursery, inputs: Path, tmp_path: Path) -> Case:
     """A place for one run, on the storage that the test asks for; else on a local disk."""
-    place: str = request.getfixturevalue(getattr(request, "param", "local"))
-    return Case(nursery, inputs, place, tmp_path)
+    storage: str = getattr(request, "param", "local")
+    place: str = request.getfixturevalue(storage)
+    return Case(nursery, inputs, f"{place}/place", tmp_path, storage)

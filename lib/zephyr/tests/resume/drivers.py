@@ -93,11 +93,12 @@ def read_records(name: str, data: bytes) -> list[dict[str, Any]]:
 class Case:
     """One run and its place: outputs, intermediate data, and a ledger for each process that has worked on it."""
 
-    def __init__(self, nursery: Nursery, inputs: Path, place: str, scratch: Path) -> None:
+    def __init__(self, nursery: Nursery, inputs: Path, place: str, scratch: Path, storage: str = "local") -> None:
         self._nursery = nursery
         self._scratch = scratch
         self._env = {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
         self.place = place
+        self.storage = storage
         self.inputs = inputs
         self.ledgers: list[Path] = []
 
@@ -121,7 +122,7 @@ class Case:
 
     def beside(self, place: str) -> Case:
         """Return a case of another place with the same input."""
-        return Case(self._nursery, self.inputs, place, self._scratch)
+        return Case(self._nursery, self.inputs, place, self._scratch, self.storage)
 
     @property
     def log(self) -> Path:
@@ -131,11 +132,11 @@ class Case:
     def calls(self) -> list[list[str]]:
         """Return the user functions that were started, by process."""
         ledgers = [ledger.read_text().splitlines() for ledger in self.ledgers]
-        return [[line for line in lines if not line.startswith("changes")] for lines in ledgers]
+        return [[line for line in lines if not line.startswith("{")] for lines in ledgers]
 
-    def count_changes(self) -> int:
-        """Return how often the process that ended last has changed a storage."""
-        return int(self.ledgers[-1].read_text().splitlines()[-1].removeprefix("changes "))
+    def told(self) -> Any:
+        """Return what the process that was started last has told at its end: ``changes`` of a storage, and ``items``."""
+        return json.loads(self.ledgers[-1].read_text().splitlines()[-1])
 
     def result(self) -> Result:
         """Return what is where the outputs are."""

@@ -7,12 +7,15 @@ names: no test needs to hit a moment by waiting for it.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
 import os
+import resource
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +27,8 @@ from fray import create_job_ctx
 from zephyr import Backend, Dataset, counters
 
 CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+REMOVALS = {"os.remove", "os.rmdir"}
+MAX_NOTED = 400
 REMOTE_CHANGES = ("put_object", "copy_object", "delete_object", "create_multipart", "upload_part", "complete_multipart")
 
 
@@ -42,14 +47,15 @@ class Halt:
 class Order:
     """What a process does."""
 
-    job: Literal["shuffle", "flat"]
+    job: Literal["shuffle", "flat", "items"]
+    """Both steps and JSON lines, one step and Parquet, or both steps and no output."""
     inputs: str
     out: str
     storage: str
     log: str
     """Where stderr goes."""
     ledger: str
-    """Where user functions are noted; its last line tells how many changes there were."""
+    """Where user functions are noted; its last line tells what came out, and which changes there were."""
     name: str | None = "job"
     halt: Halt | None = None
     signed: bool = False
@@ -57,6 +63,10 @@ class Order:
     max_parallelism: int = 2
     fails_at: str | None = None
     """A call that raises."""
+    padding_bytes: int = 0
+    """What is added to each record; it does not compress well."""
+    file_limit_bytes: int | None = None
+    """The size that no file can exceed."""
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -65,7 +75,9 @@ class Spy:
 
     def __init__(self) -> None:
         self.order: Order | None = None
-        self._counts = {"call": itertools.count(1), "change": itertools.count(1)}
+        self._calls: list[str] = []
+        self._changes: list[str] = []
+        self._lock = threading.Lock()  # guards both, and nothing else may happen while it is held
         self._roots: tuple[str, ...] = ()
 
     def start(self, order: Order) -> None:
@@ -79,12 +91,17 @@ class Spy:
         assert self.order is not None
         with Path(self.order.ledger).open("a") as file:
             file.write(f"{name}\n")
-        self.note("call")
+        self._note("call", self._calls, name)
         if name == self.order.fails_at:
             raise RuntimeError(f"{name} fails")
 
-    def note(self, kind: Literal["call", "change"]) -> None:
-        number = next(self._counts[kind])
+    def change(self, what: str) -> None:
+        self._note("change", self._changes, what)
+
+    def _note(self, kind: str, noted: list[str], what: str) -> None:
+        with self._lock:
+            noted.append(what)
+            number = len(noted)
         halt = self.order.halt if self.order is not None else None
         if halt is not None and (halt.at, halt.number) == (kind, number):
             os.kill(os.getpid(), halt.signal)
@@ -92,15 +109,21 @@ class Spy:
     def signature(self) -> int:
         return os.getpid() if self.order is not None and self.order.signed else 0
 
-    def end(self) -> None:
+    def padding(self, record: dict[str, Any]) -> str:
+        size = self.order.padding_bytes // 2 if self.order is not None else 0
+        return hashlib.shake_256(f"{record['file']} {record['n']}".encode()).hexdigest(size)
+
+    def end(self, items: list[Any]) -> None:
         assert self.order is not None
         with Path(self.order.ledger).open("a") as file:
-            file.write(f"changes {next(self._counts['change']) - 1}\n")
+            file.write(json.dumps({"changes": self._changes, "items": items}) + "\n")
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        changes = event in CHANGES or (event == "open" and isinstance(args[1], str) and set(args[1]) & set("wxa"))
-        if changes and isinstance(args[0], (str, os.PathLike)) and os.fspath(args[0]).startswith(self._roots):
-            self.note("change")
+        if event in CHANGES or (event == "open" and isinstance(args[1], str) and set(args[1]) & set("wxa")):
+            path = os.fspath(args[0]) if isinstance(args[0], (str, os.PathLike)) else ""
+            in_tree = event in REMOVALS and args[1] != -1  # a removal of a whole tree gives names within its directories
+            if in_tree or path.startswith(self._roots):
+                self.change(f"{event} {path}")
 
 
 class _Requests(logging.Handler):
@@ -111,8 +134,9 @@ class _Requests(logging.Handler):
         self._spy = spy
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage().removeprefix("CALL: ").startswith(REMOTE_CHANGES):
-            self._spy.note("change")
+        request = record.getMessage().removeprefix("CALL: ")
+        if request.startswith(REMOTE_CHANGES):
+            self._spy.change(request[:MAX_NOTED])
 
 
 SPY = Spy()
@@ -123,7 +147,8 @@ def mark(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     SPY.call(f"map {first['file']}")
     for record in itertools.chain([first], records):
         counters.increment("seen")
-        yield {**record, "kind": record["key"] in {"key-00", "key-01", "key-02"}, "by": SPY.signature()}
+        kind = record["key"] in {"key-00", "key-01", "key-02"}
+        yield {**record, "kind": kind, "by": SPY.signature(), "padding": SPY.padding(record)}
 
 
 def key_of(record: dict[str, Any]) -> str:
@@ -137,11 +162,13 @@ def summarise(key: str, records: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return {"key": key, "found": found, "by": SPY.signature()}
 
 
-def dataset(order: Order) -> Dataset[str]:
+def dataset(order: Order) -> Dataset[Any]:
     marked = Dataset.from_files(f"{order.inputs}/*.jsonl").load_jsonl().map_shard(mark)
     if order.job == "flat":
         return marked.write_parquet(f"{order.out}/{{basename}}.parquet")
     grouped = marked.group_by(key_of, summarise, num_output_shards=8)
+    if order.job == "items":
+        return grouped
     return grouped.write_jsonl(f"{order.out}/part-{{shard:02d}}-of-{{total:02d}}.jsonl.gz")
 
 
@@ -151,9 +178,12 @@ def carry_out(order: Order) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     logging.basicConfig(level=logging.WARNING)
+    if order.file_limit_bytes is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_limit_bytes, order.file_limit_bytes))
     SPY.start(order)
     with create_job_ctx("threadpool", max_workers=2) as context:
-        Backend.execute(
+        items = Backend.execute(
             dataset(order),
             context,
             max_parallelism=order.max_parallelism,
@@ -163,7 +193,7 @@ def carry_out(order: Order) -> None:
             resume=True,
             progress=False,
         )
-    SPY.end()
+    SPY.end(items)
 
 
 def read_order(line: str) -> Order:

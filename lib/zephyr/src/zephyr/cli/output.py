@@ -27,7 +27,7 @@ def reserved_stdout(reserved: bool) -> Iterator[TextIO]:
         yield out
 
 
-def print_json(value: Mapping[str, Any]) -> None:
+def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     print(json.dumps(value, indent=2))
 

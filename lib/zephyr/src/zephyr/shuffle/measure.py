@@ -52,11 +52,13 @@ class Held:
         """Items to take before the next is measured."""
         self.limit_items = 1
         """Items that fit."""
+        self.item_bytes = 1
+        """What one takes, on average."""
 
     def observe(self, item: Any) -> None:
         """Measure an item of a block."""
         self._measured_bytes += heap_bytes(item) + OVERHEAD_BYTES
         self._samples += 1
-        mean = self._measured_bytes // self._samples
-        self.limit_items = max(1, self._limit_bytes // mean)
+        self.item_bytes = self._measured_bytes // self._samples
+        self.limit_items = max(1, self._limit_bytes // self.item_bytes)
         self.block_items = max(1, min(2 * self.block_items, MAX_BLOCK_ITEMS, self.limit_items // 8))

@@ -15,7 +15,8 @@ from operator import itemgetter
 from types import GeneratorType
 from typing import Any
 
-from zephyr.shuffle.runs import FRAME_BYTES, MAX_VALUES_PER_ENTRY, Entry
+from zephyr.shuffle.measure import heap_bytes
+from zephyr.shuffle.runs import FRAME_BYTES, Entry, values_per_entry
 from zephyr.storage import ChunkRef, ChunkWriter
 
 RUN_BYTES = 16 * FRAME_BYTES
@@ -174,8 +175,9 @@ def _merge(chunks: Sequence[ChunkRef], sort_by: SortBy, writer: ChunkWriter) -> 
     try:
         for order, key, parts in merge_groups(Run(chunk.iter_batches()) for chunk in chunks):
             values = values_of(parts, sort_by)
-            while batch := list(itertools.islice(values, MAX_VALUES_PER_ENTRY)):
-                writer.write((order, key, batch))
+            for first in values:
+                most = values_per_entry(heap_bytes(first))
+                writer.write((order, key, [first, *itertools.islice(values, most - 1)]))
         return writer.finish()
     finally:
         writer.abort()

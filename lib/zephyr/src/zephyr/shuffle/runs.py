@@ -5,19 +5,22 @@ All runs of an attempt are in one object; their ranges are in the references tha
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
 
 from zephyr.storage import ChunkRef, InlineRef, StorageRef
-from zephyr.storage.codec import encode_items
+from zephyr.storage.codec import FrameSize, encode_items
 from zephyr.storage.files import SpillFile
 
 FRAME_BYTES = 64 * 1024
 """Pickled size of a frame of a run. Readers hold a frame of each run: a quarter of what other chunks use."""
 MAX_VALUES_PER_ENTRY = 1024
-"""Values of one key that are encoded as one; longer lists are split, so that no frame grows without limit."""
+"""Values of one key that are encoded as one, or fewer if they are large: longer lists are split, so that no frame grows without
+limit."""
+
+ENTRY_BYTES = 4 * FRAME_BYTES
+"""What the values of one entry may take in memory."""
 
 Entry = tuple[Any, Any, list[Any]]
 """Order key (bytes for a hash), key, values in their order; a run is a list of entries sorted by the first."""
@@ -33,18 +36,23 @@ class RunWriter:
         self._held_bytes = 0
         self._spilled: list[tuple[int, ChunkRef]] = []
 
-    def write(self, partitions: dict[int, list[Entry]]) -> None:
+    def write(self, partitions: dict[int, list[Entry]], value_bytes: int) -> None:
         """Add a run. Sorts the entries, and leaves nothing of them in ``partitions``.
+
+        Args:
+            partitions: the entries.
+            value_bytes: about what a value takes in memory.
 
         Raises:
             StageError: if an item cannot be pickled.
         """
+        most = values_per_entry(value_bytes)
         for partition in sorted(partitions):
             run = partitions.pop(partition)
             run.sort(key=itemgetter(0))
-            if any(len(entry[2]) > MAX_VALUES_PER_ENTRY for entry in run):
-                run = list(itertools.chain.from_iterable(map(split_entry, run)))
-            ref = InlineRef(encode_items(run, FRAME_BYTES), len(run))
+            if any(len(entry[2]) > most for entry in run):
+                run = [part for entry in run for part in split_entry(entry, most)]
+            ref = InlineRef(encode_items(run, FrameSize(FRAME_BYTES)), len(run))
             self._held.append((partition, ref))
             self._held_bytes += len(ref.data)
             if self._held_bytes >= self._threshold_bytes or self._spilled:
@@ -66,11 +74,13 @@ class RunWriter:
         self._held = []
 
 
-def split_entry(entry: Entry) -> Iterator[Entry]:
-    """Yield the entry, in pieces if it has many values."""
+def values_per_entry(value_bytes: int) -> int:
+    """Return how many values, each of about so many bytes in memory, are encoded as one."""
+    return max(1, min(MAX_VALUES_PER_ENTRY, ENTRY_BYTES // value_bytes))
+
+
+def split_entry(entry: Entry, most: int) -> Iterator[Entry]:
+    """Yield the entry in pieces of at most so many values."""
     order, key, values = entry
-    if len(values) <= MAX_VALUES_PER_ENTRY:
-        yield entry
-        return
-    for start in range(0, len(values), MAX_VALUES_PER_ENTRY):
-        yield order, key, values[start : start + MAX_VALUES_PER_ENTRY]
+    for start in range(0, len(values), most):
+        yield order, key, values[start : start + most]

@@ -60,10 +60,10 @@ def _frame(magic: bytes, body: bytes, count: int) -> bytes:
     return HEADER.pack(magic, len(body), count, xxhash.xxh3_64_intdigest(body, count)) + body
 
 
-def encode_items(items: Sequence[Any], target_bytes: int = TARGET_FRAME_BYTES) -> bytes:
-    """Return items as frames of about ``target_bytes``; nothing for no items. Raises as ``encode_frame`` does."""
+def encode_items(items: Sequence[Any], size: FrameSize | None = None) -> bytes:
+    """Return items as frames of about the size that is given, or learnt; nothing for no items. Raises as ``encode_frame``."""
     frames = []
-    size = FrameSize(target_bytes)
+    size = FrameSize() if size is None else size
     start = 0
     while start < len(items):
         batch = items[start : start + size.items]
@@ -78,7 +78,7 @@ class FrameSize:
     """How many items to put into the next frame, learnt from the measured size of the last ones."""
 
     def __init__(self, target_bytes: int = TARGET_FRAME_BYTES) -> None:
-        self.items = 16
+        self.items = 1  # nothing is known of the first
         self._target_bytes = target_bytes
 
     def observe(self, items: int, raw_bytes: int) -> None:

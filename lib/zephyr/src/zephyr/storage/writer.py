@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zephyr.storage.codec import FrameSize, encode_batch, encode_frame
+from zephyr.storage.codec import TARGET_FRAME_BYTES, FrameSize, encode_batch, encode_frame
 from zephyr.storage.files import SpillFile
 from zephyr.storage.refs import InlineRef, StorageRef
 
@@ -21,12 +21,24 @@ class ChunkWriter:
     at ``spill_path`` means something only once ``finish`` has returned its reference.
     """
 
-    def __init__(self, spill_path: str, spill_threshold_bytes: float = DEFAULT_SPILL_THRESHOLD_BYTES) -> None:
+    def __init__(
+        self,
+        spill_path: str,
+        spill_threshold_bytes: float = DEFAULT_SPILL_THRESHOLD_BYTES,
+        frame_bytes: int = TARGET_FRAME_BYTES,
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            spill_path: where the chunk goes if it is too large to be inline.
+            spill_threshold_bytes: encoded size from which it is.
+            frame_bytes: pickled size of a frame; readers hold one at a time.
+        """
         self._file = SpillFile(spill_path)
         self._threshold_bytes = spill_threshold_bytes
         self._frames: list[bytes] = []
         self._pending: list[Any] = []
-        self._frame_size = FrameSize()
+        self._frame_size = FrameSize(frame_bytes)
         self._columnar = False
         self.count = 0
         """Items written."""
