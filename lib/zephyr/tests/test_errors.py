@@ -10,7 +10,7 @@ pytestmark = pytest.mark.unit
 
 ARGUMENTS = {"ChunkMissing": ("a/b",), "ChunkCorrupted": ("a/b", "bad"), "OutputConflict": ("a/b",)} | {
     "PlanChanged": ("a/b", ("- old", "+ new")),
-    "TooManyBadRecords": (3, 2),
+    "TooManyBadRecords": (3, 2, "bad"),
 }
 
 

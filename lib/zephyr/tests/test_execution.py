@@ -96,7 +96,7 @@ def test_dry_run_prints_the_plan_and_does_nothing(ctx: JobContext, tmp_path: Pat
 
 def test_verbose_prints_the_plan_too(sync: JobContext, capsys: pytest.CaptureFixture[str]) -> None:
     assert Backend.execute(Dataset.from_list([1]), sync, verbose=True) == [1]
-    assert capsys.readouterr().out == "source: 1 items\n"
+    assert capsys.readouterr().out == "source: 1 item\n"
 
 
 def test_progress_counts_shards_and_rows(sync: JobContext, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from zephyr.errors import PlanError, StageError, TooManyBadRecords
 from zephyr.storage import ChunkRef, ChunkWriter
+from zephyr.storage.codec import encode_frame
 
 OnError = Literal["fail", "skip", "dead_letter"]
 """``fail`` raises the first error, ``skip`` leaves the record out and counts it, ``dead_letter`` keeps it in a file as well."""
@@ -29,10 +30,10 @@ class ErrorPolicy:
         if self.max_errors < 0:
             raise PlanError(f"max_errors={self.max_errors} must not be negative; 0 sets no limit")
 
-    def check(self, count: int) -> None:
-        """Raise if there are more bad records than allowed."""
+    def check(self, count: int, last: str) -> None:
+        """Raise if there are more bad records than allowed; ``last`` tells of one of them."""
         if self.max_errors and count > self.max_errors:
-            raise TooManyBadRecords(count, self.max_errors)
+            raise TooManyBadRecords(count, self.max_errors, last)
 
 
 FAIL = ErrorPolicy()
@@ -51,10 +52,19 @@ class Place:
         self.position: int | None = None
         """Number of the last record read from the file or the shard, from 1; None if that is unknown."""
 
+    @property
+    def stage_name(self) -> str:
+        """The stage without its operations."""
+        return self.stage.partition(" (")[0]
+
     def __str__(self) -> str:
+        return self.within(self.stage)
+
+    def within(self, stage: str) -> str:
+        """Return where it is, with this text for the stage."""
         file = "" if self.file is None else f", file {self.file}"
         record = "" if self.position is None else f", record {self.position}"
-        return f"in {self.stage}, shard {self.shard} of {self.total}{file}{record}"
+        return f"in {stage}, shard {self.shard} of {self.total}{file}{record}"
 
 
 class BadRecords:
@@ -66,6 +76,8 @@ class BadRecords:
         self._writer: ChunkWriter | None = None
         self.count = 0
         """How many so far."""
+        self.last = ""
+        """What was wrong with the last, and where it is."""
 
     def add(self, place: Place, operation: str, record: Any, error: Exception) -> None:
         """Take note of a bad record, or raise its error with notes that say where it is.
@@ -78,15 +90,12 @@ class BadRecords:
         if isinstance(error, TooManyBadRecords) or any(note.startswith(begin) for note in getattr(error, "__notes__", ())):
             raise error  # on its way up
         if self._policy.on_error == "fail":
-            error.add_note(f"in {operation}, given {record!r:.200}")
+            error.add_note(f"in {operation}, given {shorten(record)}")
             error.add_note(str(place))
             raise error
         self.count += 1
-        try:
-            self._policy.check(self.count)
-        except TooManyBadRecords as too_many:
-            too_many.add_note(str(place))
-            raise too_many from error
+        self.last = f"{type(error).__name__}: {error}, {place.within(place.stage_name)}, in {operation}"
+        self._policy.check(self.count, self.last)
         if self._policy.on_error == "dead_letter":
             self._keep(_dead_letter(place, operation, record, error), record)
 
@@ -102,15 +111,23 @@ class BadRecords:
     def _keep(self, letter: dict[str, Any], record: Any) -> None:
         self._writer = self._writer or self._create_writer()
         try:
-            ChunkWriter("", float("inf")).write(record)
-            self._writer.write(letter)
-        except StageError:  # a record that cannot be pickled may be what is bad about it
-            self._writer.write({**letter, "record": repr(record)})
+            encode_frame([record])
+        except StageError:  # that it cannot be pickled may be what is bad about it
+            letter["record"] = shorten(record)
+        self._writer.write(letter)
+
+
+def shorten(record: Any) -> str:
+    """Return the beginning of a record's repr, whatever its own methods do."""
+    try:
+        return f"{record!r:.200}"
+    except Exception as error:
+        return f"<{type(record).__name__} whose repr raises {type(error).__name__}>"
 
 
 def _dead_letter(place: Place, operation: str, record: Any, error: Exception) -> dict[str, Any]:
     return {
-        "stage": place.stage.partition(" (")[0],
+        "stage": place.stage_name,
         "shard": place.shard,
         "file": place.file,
         "position": place.position,

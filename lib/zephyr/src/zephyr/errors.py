@@ -52,15 +52,14 @@ class PlanChanged(PlanError):
 class TooManyBadRecords(ZephyrError):
     """More records were bad than ``max_errors`` allows."""
 
-    def __init__(self, count: int, max_errors: int) -> None:
-        super().__init__(count, max_errors)
+    def __init__(self, count: int, max_errors: int, last: str) -> None:
+        super().__init__(count, max_errors, last)
         self.count = count
         self.max_errors = max_errors
+        self.last = last
 
     def __str__(self) -> str:
-        return (
-            f"{self.count} bad records are more than the {self.max_errors} that max_errors allows; see the notes for the last"
-        )
+        return f"{self.count} bad records are more than the {self.max_errors} that max_errors allows; the last: {self.last}"
 
 
 class StageError(ZephyrError):

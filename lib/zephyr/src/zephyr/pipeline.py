@@ -49,6 +49,10 @@ class Pipeline:
         for place.position, item in enumerate(items, 1):
             yield item
 
+    def add_bad(self, operation: str, record: Any, error: Exception) -> None:
+        """Take note of a bad record where the pipeline is now; see ``BadRecords.add``."""
+        self._bad.add(self._place, operation, record, error)
+
     def on_bad(self, operation: str) -> Callable[[int | None, Any, Exception], None]:
         """Return what readers and writers tell of bad records."""
 
@@ -103,6 +107,8 @@ class Pipeline:
         try:
             yield from results
         except Exception as error:
+            if _is_out_of_reach(error):
+                raise
             self._bad.add(self._place, repr(op), item, error)
 
     def _filter(self, op: FilterOp, items: Iterable[Any]) -> Iterator[Any]:
@@ -171,6 +177,12 @@ class Pipeline:
     def _records(self, op: LoadOp, path: Any, records: Iterable[Any]) -> Iterator[Any]:
         guarded = self._guarded(op, path, records)
         return self.counted(guarded) if _positions_known(op.reader, path) else guarded
+
+
+def _is_out_of_reach(error: Exception) -> bool:
+    """Tell whether it is the storage that fails: then records would be lost that are not bad at all."""
+    known = isinstance(error, (FileNotFoundError, PermissionError, ConnectionError, TimeoutError))
+    return known or (isinstance(error, OSError) and error.errno is not None)
 
 
 def _positions_known(reader: Reader, path: Any) -> bool:

@@ -87,6 +87,8 @@ class TaskResult:
     """Those records, if they are kept."""
     samples: tuple[Any, ...] = ()
     """Keys of some of the items, for a sort."""
+    last_error: str = ""
+    """What was wrong with the last of the bad records, and where it is."""
 
 
 def run_stage(ctx: StageContext, ops: Sequence[PhysicalOp]) -> list[tuple[ChunkHeader, ChunkRef]]:
@@ -107,7 +109,13 @@ def run_task(contexts: Sequence[StageContext], ops: Sequence[PhysicalOp]) -> Tas
         chunks = task.scatter(contexts, ops[:-1], last) if isinstance(last, Scatter) else list(task.run(contexts, ops))
         bad = task.bad
         return TaskResult(
-            ChunkTable.pack(chunks), tuple(task.outputs), dict(counters), bad.count, bad.finish(), tuple(task.samples)
+            ChunkTable.pack(chunks),
+            tuple(task.outputs),
+            dict(counters),
+            bad.count,
+            bad.finish(),
+            tuple(task.samples),
+            bad.last,
         )
 
 
@@ -173,7 +181,7 @@ class _Task:
         if isinstance(op, Fold):
             return _call(op.fn, items)
         if isinstance(op, Sample):
-            return self._sample(op, items)
+            return self._sample(op, pipeline, items)
         if isinstance(op, Write):
             return self._write(ctx, op, items, pipeline.on_bad(f"{op!r}"))
         raise TypeError(f"{op!r} cannot run in the middle of a worker's stage")
@@ -182,13 +190,18 @@ class _Task:
         self, ctx: StageContext, op: Write, items: Iterable[Any], on_bad: Callable[[int | None, Any, Exception], None]
     ) -> Iterator[str]:
         path = ctx.output_path or format_path(op.pattern, ctx.shard_idx, ctx.total_shards, None)
-        self.outputs.append(write_draft(ctx.shard_idx, path, ctx.marker, op.writer, items, on_bad))
+        writer = op.writer if ctx.memory_bytes is None else op.writer.within(ctx.memory_bytes)
+        self.outputs.append(write_draft(ctx.shard_idx, path, ctx.marker, writer, items, on_bad))
         yield path
 
-    def _sample(self, op: Sample, items: Iterable[Any]) -> Iterator[Any]:
+    def _sample(self, op: Sample, pipeline: Pipeline, items: Iterable[Any]) -> Iterator[Any]:
         sampler = Sampler()
         for item in items:
-            sampler.add(op.key(item))
+            try:
+                sampler.add(op.key(item))
+            except Exception as error:
+                pipeline.add_bad(repr(op), item, error)
+                continue
             yield item
         self.samples += sampler.keys
 

@@ -255,8 +255,8 @@ def test_explain_prints_the_plans_of_what_is_returned_and_of_what_would_run(zeph
     text = "def main():\n    assert Backend.execute(Dataset.from_list([1]).map(str)) == []\n"
     done = zephyr("explain", script(text + "    return Dataset.from_list([1, 2]).reshard(3)\n"))
     assert done.lines == [
-        "source: 1 items",
-        "stage 1 (worker), 1 -> 1 shards",
+        "source: 1 item",
+        "stage 1 (worker), 1 -> 1 shard",
         "  Map",
         "    MapOp(fn=str)",
         "source: 2 items",

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from zephyr.bad_records import shorten
 from zephyr.io.formats import raise_bad_record
 from zephyr.io.jsonl import JsonlWriter
 from zephyr.io.publish import write_draft
@@ -39,5 +40,5 @@ def _plain(letters: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         try:
             msgspec.json.encode(record)
         except Exception:  # whatever an encoder makes of a strange value
-            record = repr(record)
+            record = shorten(record)
         yield {**letter, "record": record}

@@ -87,12 +87,13 @@ class PlanRun:
         if kept is not None:
             return kept
         shards: Shards = _source_shards(self._plan)
+        written = self._find_written(stages)
         for number, stage in enumerate(stages, 1):
             if stage.stage_type is StageType.RESHARD:
                 shards = self._rearrange(stage, shards, number)
                 self._note_operations(stage)
                 continue
-            shards, run = self._run_stage(stage, shards, number)
+            shards, run = self._run_stage(stage, shards, number, written.get(number, frozenset()))
             last = stage.operations[-1] if stage.operations else None
             if isinstance(last, Sample) and number < len(stages):
                 stages[number] = _with_bounds(stages[number], run.samples, f"in {self._prefix}stage {number} of {len(stages)}")
@@ -110,17 +111,20 @@ class PlanRun:
     def _nested(self, plan: PhysicalPlan, prefix: str) -> PlanRun:
         return PlanRun(self._context, plan, self._storage, self._settings, self._totals, self._label, prefix)
 
-    def _run_stage(self, stage: PhysicalStage, shards: Shards, number: int) -> tuple[Shards, StageRun]:
+    def _run_stage(self, stage: PhysicalStage, shards: Shards, number: int, skipped: frozenset[int]) -> tuple[Shards, StageRun]:
         name = f"{self._prefix}stage {number}"
         aux = [self._nested(op.right, f"{name}, right side, ").run() for op in stage.operations if isinstance(op, Join)]
         self._note_operations(stage)
         write = _write_of(stage)
         paths = self._paths(write, len(shards))
         kept = self._find_kept(write, paths) if write is not None and write.skip_existing else {}
-        job = self._job(stage, name, number, shards, aux, paths, kept)
+        units = [unit for unit in self._units(number, shards, aux) if unit.shard_idx not in skipped | kept.keys()]
+        job = self._job(stage, f"{name} of {len(self._plan.stages)}", len(shards), units, paths, kept)
         run = StageRun(self._context, job, self._settings, self._totals.bad_records)
-        output = run.run()
-        self._totals.add(name, run)
+        try:
+            output = run.run()
+        finally:
+            self._totals.add(name, run)
         if self._settings.errors.on_error == "dead_letter":
             file = f"{name.replace(', ', '-').replace(' ', '-')}.jsonl"
             write_dead_letters(f"{self._dead_letter_directory()}/{file}", run.iter_dead_letters())
@@ -131,21 +135,18 @@ class PlanRun:
     def _job(
         self,
         stage: PhysicalStage,
-        name: str,
-        number: int,
-        shards: Shards,
-        aux: Sequence[Shards],
+        title: str,
+        total_shards: int,
+        units: Sequence[Unit],
         paths: Sequence[str],
         kept: dict[int, FileEntry],
     ) -> StageJob:
-        units = [unit for unit in self._units(number, shards, aux) if unit.shard_idx not in kept]
-        title = f"{name} of {len(self._plan.stages)}"
         return StageJob(
             stage,
             f"{self._label}: {title}" if self._label else title,
             self._storage.next_stage(),
             tuple(units),
-            len(shards),
+            total_shards,
             self._storage.threshold_bytes(len(units)),
             self._plan.hints,
             self._storage.job_id,
@@ -225,10 +226,27 @@ class PlanRun:
             self._note_operations(stage)
         paths = self._paths(write, stages[-1].output_shards)
         kept = self._find_kept(write, paths)
-        self._pieces, self._local, self._named = [], True, True
+        self._forget_operations()
         if len(kept) < len(paths):
             return None
         return [Shard((InlineRef(encode_items([path]), 1),)) for path in paths]
+
+    def _find_written(self, stages: Sequence[PhysicalStage]) -> dict[int, frozenset[int]]:
+        """Return, by number of stage, the shards that need not be made because the first write would leave their files."""
+        skipped: dict[int, frozenset[int]] = {}
+        for number, stage in enumerate(stages, 1):
+            self._note_operations(stage)
+            write = _write_of(stage)
+            if not self._local or write is not None:
+                if self._local and write is not None and write.skip_existing and number > 1:
+                    kept = frozenset(self._find_kept(write, self._paths(write, self._plan.num_shards)))
+                    skipped = dict.fromkeys(range(1, number), kept)
+                break
+        self._forget_operations()
+        return skipped
+
+    def _forget_operations(self) -> None:
+        self._pieces, self._local, self._named = [], True, True
 
     def _write_manifests(self, write: Write, job: StageJob, run: StageRun, kept: dict[int, FileEntry]) -> None:
         fingerprints = self._fingerprints(write, job.total_shards)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,9 +98,44 @@ def write_manifest(directory: str, pattern: str, entry: WriteEntry) -> None:
         for name, other in read_manifest(directory).writes.items()
         if name != pattern and not replaced & {file.name for file in other.files}
     }
-    data = msgspec.json.format(msgspec.json.encode(Manifest(VERSION, {**others, pattern: entry})), indent=2)
-    put(f"{directory}/{NAME}", data)
+    put(f"{directory}/{NAME}", _encode({**others, pattern: entry}))
     put(f"{directory}/{SUCCESS}", b"")
+
+
+def forget_files(paths: Sequence[str]) -> None:
+    """Take files that are about to be replaced out of the manifests of their directories, and ``_SUCCESS`` away.
+
+    A run that ends half-way must not leave a manifest that describes other files than those that are there.
+    """
+    for directory, names in _by_directory(paths).items():
+        manifest = read_manifest(directory)
+        kept = {pattern: _without(entry, names) for pattern, entry in manifest.writes.items()}
+        if kept != manifest.writes:
+            put(f"{directory}/{NAME}", _encode({pattern: entry for pattern, entry in kept.items() if entry.files}))
+        fs, inner = locate(f"{directory}/{SUCCESS}")
+        with suppress(FileNotFoundError):
+            fs.rm_file(inner)
+
+
+def _by_directory(paths: Iterable[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        directory, _, name = path.rpartition("/")
+        found.setdefault(directory, set()).add(name)
+    return found
+
+
+def _without(entry: WriteEntry, names: set[str]) -> WriteEntry:
+    files = tuple(file for file in entry.files if file.name not in names)
+    if len(files) == len(entry.files):
+        return entry
+    return msgspec.structs.replace(
+        entry, files=files, rows=sum(file.rows for file in files), bytes=sum(file.bytes for file in files)
+    )
+
+
+def _encode(writes: Mapping[str, WriteEntry]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(Manifest(VERSION, dict(writes))), indent=2)
 
 
 def put(path: str, data: bytes) -> None:
@@ -149,7 +185,7 @@ def _entry(files: Iterable[FileEntry], totals: Totals) -> WriteEntry:
 def find_files(paths: Sequence[str]) -> dict[str, FileEntry]:
     """Return what manifests know of those of the paths that exist with the size they had when they were written."""
     found: dict[str, FileEntry] = {}
-    for directory in dict.fromkeys(path.rpartition("/")[0] for path in paths):
+    for directory in _by_directory(paths):
         known = {f"{directory}/{file.name}": file for entry in read_manifest(directory).writes.values() for file in entry.files}
         if known:
             sizes = _list_sizes(directory)

@@ -13,6 +13,7 @@ from fray import JobContext
 from zephyr.bad_records import ErrorPolicy
 from zephyr.execution.commits import Commits
 from zephyr.execution.groups import compute_groups
+from zephyr.execution.manifest import forget_files
 from zephyr.execution.progress import Progress, StageProgress
 from zephyr.execution.tasks import Calls
 from zephyr.io.publish import Output
@@ -121,6 +122,7 @@ class StageRun:
         self._ops = self._context.put(job.stage.operations)
         self._results: dict[int, TaskResult] = {}
         self._bad_before = bad_records
+        self._replacing = False  # whether outputs are being published
         self._done = self._rows = self._bytes = 0
         self.counters: Counter[str] = Counter()
         """Sums over the tasks that are done."""
@@ -198,6 +200,9 @@ class StageRun:
 
     def _keep(self, number: int, result: TaskResult) -> None:
         self._results[number] = result
+        if result.outputs and not self._replacing:
+            self._replacing = True
+            forget_files([path for shard, path in enumerate(self._job.output_paths) if shard not in self._job.kept])
         for output in result.outputs:
             if is_local(locate(output.path)[0]):
                 publish(output.draft, output.path)
@@ -208,7 +213,8 @@ class StageRun:
     def _count(self, number: int, result: TaskResult) -> None:
         self.counters.update(result.counters)
         self.bad_records += result.bad_records
-        self._settings.errors.check(self._bad_before + self.bad_records)
+        if result.bad_records:
+            self._settings.errors.check(self._bad_before + self.bad_records, result.last_error)
         self._done += len(self._groups[number])
         self._rows += sum(output.rows for output in result.outputs) or result.chunks.count
         self._bytes += sum(output.size_bytes for output in result.outputs) or result.chunks.stored_bytes

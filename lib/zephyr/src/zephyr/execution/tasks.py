@@ -24,6 +24,8 @@ class Attempt:
     """The call's number."""
     begun_at: float
     """When it was submitted, on the monotonic clock."""
+    second: bool
+    """Whether it duplicates another that is slow."""
 
 
 class Calls:
@@ -55,6 +57,7 @@ class Calls:
         self._running: dict[JobFuture[Any], Attempt] = {}
         self._done: set[int] = set()
         self._durations_s: list[float] = []
+        self._most_seconds = 1  # second attempts at a time: more when some have shown that there is room for them
 
     def run(
         self,
@@ -79,7 +82,7 @@ class Calls:
                     if number is None:
                         more = False
                         break
-                    future = self._submit(number)
+                    future = self._submit(number, second=False)
                     if future.done():  # a context that runs tasks at once: see failures before starting the next
                         self._take([future], on_done, on_failure)
                 if self._running:
@@ -91,9 +94,9 @@ class Calls:
             for future in self._running:
                 future.cancel()
 
-    def _submit(self, number: int) -> JobFuture[Any]:
+    def _submit(self, number: int, second: bool) -> JobFuture[Any]:
         future = self._context.run(self._fn, *self._arguments(number))
-        self._running[future] = Attempt(number, time.monotonic())
+        self._running[future] = Attempt(number, time.monotonic(), second)
         return future
 
     def _timeout_s(self, more: bool) -> float | None:
@@ -116,6 +119,8 @@ class Calls:
                 raise
             self._done.add(attempt.number)
             self._durations_s.append(time.monotonic() - attempt.begun_at)
+            if attempt.second:
+                self._most_seconds *= 2
             on_done(attempt.number, result)
             self._drop_others(attempt.number)
 
@@ -129,7 +134,10 @@ class Calls:
             return
         now = time.monotonic()
         slow_s = max(self._speculate_after_s, SLOW_FACTOR * statistics.median(self._durations_s))
-        attempted = [attempt.number for attempt in self._running.values()]
-        for attempt in list(self._running.values()):
-            if now - attempt.begun_at > slow_s and attempted.count(attempt.number) == 1:
-                self._submit(attempt.number)
+        seconds = {attempt.number for attempt in self._running.values() if attempt.second}
+        for attempt in list(self._running.values()):  # the oldest first: it runs, while others may wait for a slot
+            if len(seconds) >= self._most_seconds or len(self._running) >= self._max_parallelism:
+                return
+            if now - attempt.begun_at > slow_s and attempt.number not in seconds:
+                self._submit(attempt.number, second=True)
+                seconds.add(attempt.number)

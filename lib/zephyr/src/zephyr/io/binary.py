@@ -8,12 +8,12 @@ from itertools import islice
 from typing import IO, Any
 
 from zephyr.io.compression import check_writable, create_compressor
-from zephyr.io.formats import OnBadRecord, Written, raise_bad_record
+from zephyr.io.formats import OnBadRecord, StreamWriter, Written, raise_bad_record
 from zephyr.storage.codec import FrameSize
 
 
 @dataclass(frozen=True, slots=True)
-class BinaryWriter:
+class BinaryWriter(StreamWriter):
     """Writes items of bytes one behind the other, compressed by suffix (.gz, .zst, .zstd). An item of another type is bad."""
 
     def check_path(self, path: str) -> None:

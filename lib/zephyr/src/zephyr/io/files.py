@@ -27,11 +27,14 @@ def list_files(pattern: str) -> list[tuple[str, int, str]]:
     for single in expand_braces(pattern):
         fs, inner = locate(single)
         found.update(_list_local(inner) if is_local(fs) else _list_remote(fs, inner))
-    return sorted((path, *rest) for path, rest in found.items() if not _is_own(path))
+    wanted = "_dead_letters" in pattern
+    return sorted((path, *rest) for path, rest in found.items() if not _is_own(path, wanted))
 
 
-def _is_own(path: str) -> bool:
-    name = path.rpartition("/")[2]
+def _is_own(path: str, dead_letters_wanted: bool) -> bool:
+    directory, _, name = path.rpartition("/")
+    if directory.endswith("/_dead_letters") and not dead_letters_wanted:
+        return True
     return name in ("_manifest.json", "_SUCCESS") or (name.startswith(".") and name.endswith(".draft"))
 
 

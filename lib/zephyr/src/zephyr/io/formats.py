@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, Self, runtime_checkable
 
 from zephyr.expr import Expr
 
@@ -73,6 +73,16 @@ class Written:
     """(column, type) pairs where the format has them."""
 
 
+class StreamWriter:
+    """What writers share that write records as they come."""
+
+    __slots__ = ()
+
+    def within(self, memory_bytes: int) -> Self:
+        """Return itself: nothing is gathered."""
+        return self
+
+
 @runtime_checkable
 class Writer(Protocol):
     """Turns records into a file."""
@@ -83,6 +93,9 @@ class Writer(Protocol):
         Raises:
             PlanError: naming the path and what is supported, for example for a compression that cannot be written.
         """
+
+    def within(self, memory_bytes: int) -> Writer:
+        """Return a writer that gathers no more than so many bytes before it writes them."""
 
     def write(self, file: IO[bytes], path: str, items: Iterable[Any], on_bad: OnBadRecord = raise_bad_record) -> Written:
         """Write all items to an open local file; ``path`` is the final name and decides about compression."""

@@ -12,7 +12,7 @@ import msgspec
 from zephyr.expr import Expr, extract_columns
 from zephyr.io.binary import write_encoded
 from zephyr.io.compression import check_writable, compression_of
-from zephyr.io.formats import FileSplit, OnBadRecord, Written, raise_bad_record
+from zephyr.io.formats import FileSplit, OnBadRecord, StreamWriter, Written, raise_bad_record
 from zephyr.io.text import iter_lines, numbered, place
 
 BLANK = b" \t\r"
@@ -109,7 +109,7 @@ def narrow(record: Any, columns: Iterable[str] | None, predicate: Expr | None) -
 
 
 @dataclass(frozen=True, slots=True)
-class JsonlWriter:
+class JsonlWriter(StreamWriter):
     """Writes a JSON value per line, compressed by suffix (.gz, .zst, .zstd).
 
     Dataclasses, datetimes, decimals, sets, bytes and the like are written as msgspec does, numpy values like the lists, numbers

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -118,7 +118,7 @@ def _surviving(predicate: Expr | None, file: Any, schema: pa.Schema, groups: lis
     if pruned is None:
         return groups
     fragment = pyarrow.dataset.ParquetFileFormat().make_fragment(file, row_groups=groups)
-    return [group.id for group in fragment.subset(pruned, schema=schema).row_groups]
+    return sorted(group.id for group in fragment.subset(pruned, schema=schema).row_groups)
 
 
 def _load(
@@ -176,6 +176,10 @@ class ParquetWriter:
             raise PlanError(
                 f"cannot write {path}: Parquet is compressed inside. Drop the suffix {suffix}, and see compression="
             )
+
+    def within(self, memory_bytes: int) -> ParquetWriter:
+        """Return a writer whose row groups take an eighth of the memory: they are there as records, as Arrow and encoded."""
+        return replace(self, row_group_bytes=max(1, min(self.row_group_bytes, memory_bytes // 8)))
 
     def write(self, file: IO[bytes], path: str, items: Iterable[Any], on_bad: OnBadRecord = raise_bad_record) -> Written:
         """Write the items; a second pass is made only if the schema had to be widened.

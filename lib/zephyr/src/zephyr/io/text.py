@@ -16,7 +16,7 @@ from typing import IO, Any, ClassVar, cast
 from zephyr.io.binary import write_encoded
 from zephyr.io.compression import check_writable, compression_of
 from zephyr.io.files import open_binary
-from zephyr.io.formats import FileSplit, OnBadRecord, Written, raise_bad_record
+from zephyr.io.formats import FileSplit, OnBadRecord, StreamWriter, Written, raise_bad_record
 
 BLOCK_BYTES = 256 * 1024
 """Bytes of a file that one read asks for; what is made of them still fits into a core's cache."""
@@ -65,7 +65,7 @@ class TextReader:
 
 
 @dataclass(frozen=True, slots=True)
-class TextWriter:
+class TextWriter(StreamWriter):
     """Writes a ``str`` per line as UTF-8, compressed by suffix (.gz, .zst, .zstd).
 
     An item that could not be read back is bad: one that is no ``str``, holds a line feed, or ends with a carriage return.

@@ -18,7 +18,7 @@ from zephyr.expr import Expr
 from zephyr.io.arrow import Converter, Spool, empty_batch, fit_batch, without_views
 from zephyr.io.columnar import ColumnBatches, filter_rows, gather, needed_columns, select_columns
 from zephyr.io.compression import compression_of
-from zephyr.io.formats import FileSplit, OnBadRecord, Written, raise_bad_record
+from zephyr.io.formats import FileSplit, OnBadRecord, StreamWriter, Written, raise_bad_record
 from zephyr.storage.files import is_local, locate
 
 BATCH_BYTES = 8 * 1024 * 1024
@@ -130,7 +130,7 @@ def _scan(file: Any, schema: pa.Schema, starts: range, end: int) -> Iterator[tup
 
 
 @dataclass(frozen=True, slots=True)
-class VortexWriter:
+class VortexWriter(StreamWriter):
     """Writes Vortex files. What it holds grows slowly with the file, as Vortex keeps its chunks' statistics and buffers."""
 
     schema: pa.Schema | None = None

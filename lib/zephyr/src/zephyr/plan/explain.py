@@ -19,16 +19,20 @@ def _lines(plan: PhysicalPlan) -> Iterator[str]:
     yield f"source: {_source(plan)}"
     shards = plan.num_shards
     for number, stage in enumerate(plan.stages, 1):
-        yield f"stage {number} ({stage.stage_type.value}), {shards} -> {stage.output_shards} shards"
+        yield f"stage {number} ({stage.stage_type.value}), {shards} -> {_count(stage.output_shards, 'shard')}"
         yield from (f"  {line}" for line in _stage_lines(stage))
         shards = stage.output_shards
 
 
 def _source(plan: PhysicalPlan) -> str:
     if plan.source_sizes_bytes is None:
-        return f"{plan.num_shards} items"
+        return _count(plan.num_shards, "item")
     parts = "" if len(plan.source_parts) == plan.num_shards else f", read in {len(plan.source_parts)} parts"
-    return f"{plan.num_shards} files, {format_bytes(sum(plan.source_sizes_bytes))}{parts}"
+    return f"{_count(plan.num_shards, 'file')}, {format_bytes(sum(plan.source_sizes_bytes))}{parts}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _stage_lines(stage: PhysicalStage) -> Iterator[str]:

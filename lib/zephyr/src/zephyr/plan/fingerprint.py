@@ -1,12 +1,16 @@
 """Fingerprints of plans: equal in every process for the same work, different when a function, an option or an input changes.
 
-A function counts by its byte code, constants, defaults and closure; so do functions and plain values of its own package that
-it names as globals. What other packages do is taken as given, and so is data that a function reads by itself.
+A function counts by its byte code, constants, defaults and closure, and so do what it names as globals: functions, classes and
+modules that are neither installed nor Python's own, and plain data. Installed packages are taken as given, and so is what a
+function reads by itself.
 """
 
 from __future__ import annotations
 
+import copyreg
 import functools
+import re
+import sys
 import types
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -19,6 +23,7 @@ from zephyr.ops import Join, PhysicalOp, Union
 from zephyr.plan.values import PhysicalPlan
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
+_CONTAINERS = (tuple, list, set, frozenset, dict)
 
 
 def fingerprint(value: Any) -> str:
@@ -51,6 +56,8 @@ def _of_operation(op: PhysicalOp) -> str:
 def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
     kind = type(value)
     yield f"{kind.__module__}.{kind.__qualname__}".encode()
+    if not isinstance(value, type) and _is_own(sys.modules.get(kind.__module__)) and id(kind) not in seen:
+        yield from _pieces(kind, seen)  # the methods of an object count as well
     if isinstance(value, Enum):
         yield value.name.encode()
     elif kind in _ATOMS:
@@ -60,7 +67,8 @@ def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
     else:
         seen.add(id(value))
         yield from _parts(value, seen)
-        seen.discard(id(value))
+        if not isinstance(value, (types.FunctionType, type)):  # those live on, and are looked at once
+            seen.discard(id(value))
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
@@ -79,6 +87,16 @@ def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
         yield from _pieces((value.__self__, value.__func__), seen)
     elif isinstance(value, types.CodeType):
         yield from _code(value, seen)
+    elif isinstance(value, type) and _is_own(sys.modules.get(value.__module__)):
+        yield value.__qualname__.encode()
+        for name, member in sorted(vars(value).items()):
+            if isinstance(member, (types.FunctionType, staticmethod, classmethod, property, *_ATOMS)):
+                yield name.encode()
+                yield from _pieces(member, seen)
+    elif isinstance(value, (staticmethod, classmethod)):
+        yield from _pieces(value.__func__, seen)
+    elif isinstance(value, property):
+        yield from _pieces((value.fget, value.fset), seen)
     elif isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
         yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}".encode()
     elif is_dataclass(value):
@@ -92,13 +110,30 @@ def _function(fn: types.FunctionType, seen: set[int]) -> Iterator[bytes]:
     yield fn.__qualname__.encode()
     cells = [cell.cell_contents if _filled(cell) else None for cell in fn.__closure__ or ()]
     yield from _pieces((fn.__code__, fn.__defaults__, fn.__kwdefaults__, cells), seen)
-    package = fn.__module__.partition(".")[0] if fn.__module__ else None
-    for name in _global_names(fn.__code__):
+    names = _global_names(fn.__code__)
+    for name in names:
         used = fn.__globals__.get(name)
-        own = isinstance(used, types.FunctionType) and (used.__module__ or "").partition(".")[0] == package
-        if own or isinstance(used, _ATOMS):
-            yield name.encode()
-            yield from _pieces(used, seen)
+        if isinstance(used, types.ModuleType):
+            for attribute in names if _is_own(used) else ():
+                yield from _used(f"{name}.{attribute}", vars(used).get(attribute), seen)
+        else:
+            yield from _used(name, used, seen)
+
+
+def _used(name: str, value: Any, seen: set[int]) -> Iterator[bytes]:
+    """Yield the pieces of a global that a function names, if it is code of the user's or plain data."""
+    own = isinstance(value, (types.FunctionType, type)) and _is_own(sys.modules.get(value.__module__))
+    if own or isinstance(value, (*_ATOMS, *_CONTAINERS, re.Pattern, Enum, functools.partial)):
+        yield name.encode()
+        yield from _pieces(value, seen)
+
+
+def _is_own(module: types.ModuleType | None) -> bool:
+    """Tell whether a module is the user's: neither installed nor Python's own."""
+    if module is None or module.__name__.partition(".")[0] in ("fray", "zephyr"):
+        return False
+    file = getattr(module, "__file__", None) or ""
+    return module.__name__ == "__main__" or (bool(file) and "-packages/" not in file and not file.startswith(sys.base_prefix))
 
 
 def _filled(cell: types.CellType) -> bool:
@@ -123,8 +158,9 @@ def _code(code: types.CodeType, seen: set[int]) -> Iterator[bytes]:
 
 
 def _object(value: Any, seen: set[int]) -> Iterator[bytes]:
+    reducer = copyreg.dispatch_table.get(type(value))
     try:
-        state = value.__reduce_ex__(4)
+        state = reducer(value) if reducer is not None else value.__reduce_ex__(4)
     except Exception:  # what cannot be taken apart counts by its type
         return
     if isinstance(state, str):

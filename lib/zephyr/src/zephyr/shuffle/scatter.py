@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import GeneratorType
 from typing import Any
 
@@ -66,20 +66,16 @@ class Scatterer:
     def _keys(self, block: list[Any]) -> tuple[list[Any], list[Any]]:
         """Return the keys of a block's items, and the items that have one."""
         key = self._key
-        try:
-            return [key(item) for item in block], block  # not map(), which takes a StopIteration for the end
-        except Exception:
-            pairs = list(self._iter_keys(block))
-            return [found for found, _ in pairs], [item for _, item in pairs]
-
-    def _iter_keys(self, block: list[Any]) -> Iterator[tuple[Any, Any]]:
-        for item in block:
+        keys: list[Any] = []
+        iterator = iter(block)
+        while len(keys) < len(block):
             try:
-                found = self._key(item)
+                keys.extend(key(item) for item in iterator)
             except Exception as error:
-                self._on_bad(item, error)
-                continue
-            yield found, item
+                at = len(keys)  # what was found before is kept
+                self._on_bad(block[at], error)
+                block = block[:at] + block[at + 1 :]
+        return keys, block
 
     def finish(self) -> list[tuple[int, ChunkRef]]:
         """Return (partition, run) in an order in which the values of each key keep theirs. Raises as ``add`` does."""
