@@ -28,7 +28,7 @@ LOOSE_MB = 20 * LIMIT_MB
 REST_MB = 40
 """What a task holds besides: buffers of readers and writers, a block of items, the allocator's slack."""
 DRIVER_MB = 40
-ROWS = 320_000
+ROWS = 300_000
 """Of about 500 bytes on the heap each: in each of two shards three times the limit and more."""
 WIDE_ROWS = 24_000
 """The same for records of 4 kB."""
@@ -143,7 +143,7 @@ def check_on_fray(dataset: Dataset[Any], threshold: float | None, check: Callabl
 
 SCENARIOS = {scenario.__name__: scenario for scenario in (group_by, deduplicate, sort, group_wide, join, write_parquet)}
 DRIVERS = {
-    "shuffle": (shuffle_on_fray(2), shuffle_on_fray(64)),
+    "shuffle": (shuffle_on_fray(2), shuffle_on_fray(48)),
     "chunks": (chunks_on_fray(2), chunks_on_fray(200)),
     "chunks inline": (chunks_on_fray(2, math.inf), chunks_on_fray(100, math.inf)),
 }
@@ -177,26 +177,14 @@ def rows_of(scenario: str) -> int:
     return ROWS if scenario in ("group_by", "deduplicate", "sort") else WIDE_ROWS
 
 
-@pytest.mark.parametrize("scenario", ["group_by", "deduplicate", "sort"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_task_holds_no_more_than_its_limit(tmp_path: Path, scenario: str) -> None:
     assert in_a_process(tmp_path, scenario, LIMIT_MB) < LIMIT_MB + REST_MB
 
 
-def test_a_task_holds_more_when_it_may(tmp_path: Path) -> None:
-    assert in_a_process(tmp_path, "deduplicate", LOOSE_MB) > 1.3 * (LIMIT_MB + REST_MB)
-
-
-@pytest.mark.xfail(
-    reason="entries of 1,024 values, 16 of them in the first frame of a run, whatever their size", raises=AssertionError
-)
-@pytest.mark.parametrize("scenario", ["group_wide", "join"])
-def test_a_hot_key_of_wide_records_is_not_held(tmp_path: Path, scenario: str) -> None:
-    assert in_a_process(tmp_path, scenario, LIMIT_MB) < LIMIT_MB + REST_MB
-
-
-@pytest.mark.xfail(reason="row groups have 32 MB whatever the limit", raises=AssertionError)
-def test_a_write_of_wide_records_holds_no_more_than_its_limit(tmp_path: Path) -> None:
-    assert in_a_process(tmp_path, "write_parquet", LIMIT_MB) < LIMIT_MB + REST_MB
+@pytest.mark.parametrize("scenario", ["sort", "write_parquet"])
+def test_a_task_holds_more_when_it_may(tmp_path: Path, scenario: str) -> None:
+    assert in_a_process(tmp_path, scenario, LOOSE_MB) > 1.2 * (LIMIT_MB + REST_MB)
 
 
 @pytest.mark.parametrize("scenario", ["shuffle", "chunks"])

@@ -51,6 +51,10 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema), path, row_group_size=20, compression="none")
 
 
+def content(path: Path) -> Any:
+    return pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_bytes()
+
+
 def whole(items: Iterator[Any]) -> list[Any]:
     return [list(items)]
 
@@ -121,30 +125,19 @@ SHUFFLED: dict[str, Build] = {
 PIPELINES = NARROW | WHOLE_SHARDS | SHUFFLED
 
 
-def outcome(build: Build, rows: Dataset[Any], out: Path, ctx: JobContext) -> tuple[str, list[Any], dict[str, bytes]]:
+def outcome(build: Build, rows: Dataset[Any], out: Path, ctx: JobContext) -> tuple[str, list[Any], dict[str, Any]]:
     dataset = build(rows, out)
     found = Backend.execute(dataset, ctx)
-    written = {path.name: path.read_bytes() for path in out.glob("*") if path.name != "_manifest.json"}
+    written = {path.name: content(path) for path in out.glob("*") if path.name != "_manifest.json"}
     for path in out.glob("*"):
         path.unlink()
     return dataset.explain(), found, written
 
 
-FILTERED = ("filter and select", "shards after a filter", "write_parquet")
-
-
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_reading_in_parts_changes_no_result(
-    request: pytest.FixtureRequest,
-    sync: JobContext,
-    files: Dataset[Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    pipeline: str,
+    sync: JobContext, files: Dataset[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pipeline: str
 ) -> None:
-    if pipeline in FILTERED and files.source.items[0].endswith(".parquet"):
-        reason = "row groups of a part come in the order of a set when a predicate chooses among them"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError))
     build, out = PIPELINES[pipeline], tmp_path / "out"
     text, found, written = outcome(build, files, out, sync)
     assert " parts" not in text
@@ -234,15 +227,7 @@ def test_one_large_file_keeps_every_worker_busy(tmp_path: Path, monkeypatch: pyt
     assert len(met) == 2
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        False,
-        pytest.param(
-            True, marks=pytest.mark.xfail(reason="parts are read before it is known what is there", raises=AssertionError)
-        ),
-    ],
-)
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "parts"])
 def test_what_exists_is_not_read_again(sync: JobContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: bool) -> None:
     for name, count in (("big", 900), ("small", 3)):
         write(tmp_path / f"{name}.jsonl", [record(number) for number in range(count)])

@@ -27,6 +27,19 @@ SETTINGS = ("AWS_", "FRAY_STORAGE")
 KILLED = -signal.SIGKILL
 
 
+class Names:
+    """Names that a test and the functions of its dataset share. No plain value, so what it holds is no part of a plan."""
+
+    def __init__(self) -> None:
+        self.found: list[Any] = []
+
+    def add(self, name: Any) -> None:
+        self.found.append(name)
+
+    def clear(self) -> None:
+        self.found.clear()
+
+
 class Nursery:
     """A process that forks one job at a time."""
 
@@ -157,4 +170,4 @@ class Case:
             yield path.removeprefix(inner).lstrip("/"), fs.cat_file(path)
 
 
-__all__ = ["BESIDE", "KILLED", "Case", "Halt", "Nursery", "Order", "Result", "read_records"]
+__all__ = ["BESIDE", "KILLED", "Case", "Halt", "Names", "Nursery", "Order", "Result", "read_records"]

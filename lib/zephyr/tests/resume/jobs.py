@@ -60,6 +60,8 @@ class Order:
     halt: Halt | None = None
     signed: bool = False
     """Whether records tell which process has made them."""
+    changed: bool = False
+    """Whether it is another plan, with another result."""
     max_parallelism: int = 2
     fails_at: str | None = None
     """A call that raises."""
@@ -151,6 +153,11 @@ def mark(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {**record, "kind": kind, "by": SPY.signature(), "padding": SPY.padding(record)}
 
 
+def mark_otherwise(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for record in mark(records):
+        yield {**record, "n": -record["n"]}
+
+
 def key_of(record: dict[str, Any]) -> str:
     key: str = record["key"]
     return key
@@ -163,7 +170,8 @@ def summarise(key: str, records: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 
 def dataset(order: Order) -> Dataset[Any]:
-    marked = Dataset.from_files(f"{order.inputs}/*.jsonl").load_jsonl().map_shard(mark)
+    loaded = Dataset.from_files(f"{order.inputs}/*.jsonl").load_jsonl()
+    marked = loaded.map_shard(mark_otherwise if order.changed else mark)
     if order.job == "flat":
         return marked.write_parquet(f"{order.out}/{{basename}}.parquet")
     grouped = marked.group_by(key_of, summarise, num_output_shards=8)

@@ -12,7 +12,7 @@ from fray import JobContext, get_default_job_ctx
 from zephyr.bad_records import FAIL, ErrorPolicy, OnError
 from zephyr.dataset import Dataset
 from zephyr.errors import PlanError
-from zephyr.execution.commits import begin_run
+from zephyr.execution.commits import RunRecord
 from zephyr.execution.defaults import current_defaults
 from zephyr.execution.driver import PlanRun, RunTotals
 from zephyr.execution.progress import Progress
@@ -148,9 +148,10 @@ class Backend:
         """
         config = self._config
         totals = RunTotals({} if counters is None else counters)
-        settings = Settings(config.max_parallelism, config.speculate_after_s, config.progress, config.errors, config.resume)
-        if config.resume:
-            begin_run(self._storage.job_path, plan)
+        record = RunRecord(self._storage.job_path) if config.resume else None
+        if record is not None:
+            record.begin(plan)
+        settings = Settings(config.max_parallelism, config.speculate_after_s, config.progress, config.errors, record)
         return PlanRun(self._context, plan, self._storage, settings, totals, config.name).run()
 
 

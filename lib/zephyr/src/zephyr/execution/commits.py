@@ -8,35 +8,61 @@ from __future__ import annotations
 
 import logging
 
-from zephyr.errors import ChunkCorrupted, PlanChanged
+from zephyr.errors import ChunkCorrupted, PlanChanged, StorageError
 from zephyr.plan.fingerprint import plan_fingerprints
 from zephyr.plan.values import PhysicalPlan
 from zephyr.stage import TaskResult
 from zephyr.storage.codec import decode_frame, encode_frame
 from zephyr.storage.commit import create_exclusive, honours_exclusive_create, list_commits, read_commit
+from zephyr.storage.manager import COMMITS, RECORD
 
 logger = logging.getLogger(__name__)
 
 MAX_SHOWN_CHANGES = 10
 
 
-def begin_run(job_path: str, plan: PhysicalPlan) -> None:
-    """Record the plan of a run, or make sure that it is the one recorded.
+class RunRecord:
+    """The plan of a run, recorded where its chunks are. While the record is there the run goes on.
 
-    Raises:
-        PlanChanged: telling what differs.
-        StorageError: if the storage cannot be written to.
+    Of two drivers one may end the run, and remove all that it has left, while the other stands still. So whoever has created a
+    commit looks for the record once more before the commit counts: it is the first that goes when a run ends.
     """
-    if not honours_exclusive_create(job_path):
-        logger.warning("%s does not create objects exclusively: make sure that only one driver carries out this run", job_path)
-    pieces = plan_fingerprints(plan)
-    path = f"{job_path}/plan"
-    if create_exclusive(path, encode_frame([pieces])[0]):
-        return
-    recorded = read_commit(path)
-    before = [] if recorded is None else decode_frame(recorded, path)[0]
-    if before != pieces:
-        raise PlanChanged(job_path, _changes(before, pieces))
+
+    def __init__(self, job_path: str) -> None:
+        self._job_path = job_path
+        self._path = f"{job_path}/{RECORD}"
+
+    def begin(self, plan: PhysicalPlan) -> None:
+        """Record the plan, or make sure that it is the one recorded.
+
+        Raises:
+            PlanChanged: telling what differs.
+            StorageError: if the storage cannot be written to.
+        """
+        if not honours_exclusive_create(self._job_path):
+            logger.warning(
+                "%s does not create objects exclusively: make sure that only one driver carries out this run", self._job_path
+            )
+        pieces = plan_fingerprints(plan)
+        if create_exclusive(self._path, encode_frame([pieces])[0]):
+            return
+        recorded = read_commit(self._path)
+        before = [] if recorded is None else decode_frame(recorded, self._path)[0]
+        if before != pieces:
+            raise PlanChanged(self._job_path, _changes(before, pieces))
+
+    def exists(self) -> bool:
+        """Tell whether the run goes on."""
+        return read_commit(self._path) is not None
+
+    def check(self) -> None:
+        """Make sure that the run has not been ended by another driver.
+
+        Raises:
+            StorageError: saying so.
+        """
+        if not self.exists():
+            raise StorageError(f"the run in {self._job_path} was ended by another driver. Look at its result, or run it again")
 
 
 def _changes(before: list[tuple[str, ...]], now: list[tuple[str, str]]) -> tuple[str, ...]:
@@ -56,8 +82,9 @@ def _changes(before: list[tuple[str, ...]], now: list[tuple[str, str]]) -> tuple
 class Commits:
     """The results of one stage."""
 
-    def __init__(self, stage_path: str) -> None:
-        self._directory = f"{stage_path}/commits"
+    def __init__(self, stage_path: str, record: RunRecord) -> None:
+        self._directory = f"{stage_path}/{COMMITS}"
+        self._record = record
 
     def load(self) -> dict[str, TaskResult]:
         """Return the results that are there, by the name of their task.
@@ -68,12 +95,21 @@ class Commits:
         return {name: self._decode(data, name) for name, data in list_commits(self._directory).items()}
 
     def commit(self, name: str, result: TaskResult) -> TaskResult:
-        """Make this the result of a task, and return the one that counts: this one, or that of another driver."""
+        """Make this the result of a task, and return the one that counts: this one, or that of another driver.
+
+        Raises:
+            StorageError: if another driver has ended the run meanwhile.
+        """
         path = f"{self._directory}/{name}"
-        if create_exclusive(path, encode_frame([result])[0]):
+        created = create_exclusive(path, encode_frame([result])[0])
+        self._record.check()
+        if created:
             return result
         found = read_commit(path)
-        return result if found is None else self._decode(found, path)
+        if found is None:
+            self._record.check()
+            raise StorageError(f"the commit {path} is gone, though its run goes on. Remove that run's directory to begin anew")
+        return self._decode(found, path)
 
     def _decode(self, data: bytes, where: str) -> TaskResult:
         (result,) = decode_frame(data, where)

@@ -10,7 +10,7 @@ from typing import Any
 from fray import JobContext
 
 from zephyr.execution.dead_letters import write_dead_letters
-from zephyr.execution.manifest import FileEntry, Totals, entries_of, file_entry, find_files, write_manifest
+from zephyr.execution.manifest import FileEntry, Totals, ensure_success, entries_of, file_entry, find_files, write_manifest
 from zephyr.execution.stage_run import Settings, StageJob, StageRun, Unit
 from zephyr.io.formats import FileSplit
 from zephyr.ops import Fold, Join, Map, MapShardOp, PhysicalOp, Reshard, Sample, Scatter, Union, Write, name_of
@@ -21,6 +21,7 @@ from zephyr.shard import Shard, reshard
 from zephyr.shuffle.order import compute_bounds
 from zephyr.storage import InlineRef, StorageManager
 from zephyr.storage.codec import encode_items
+from zephyr.storage.commit import remove_drafts
 
 Shards = Sequence[Shard]
 
@@ -152,7 +153,14 @@ class PlanRun:
             self._storage.job_id,
             tuple(paths),
             {shard: paths[shard] for shard in kept},
+            self._fingerprints_by_path(stage, paths),
         )
+
+    def _fingerprints_by_path(self, stage: PhysicalStage, paths: Sequence[str]) -> dict[str, str]:
+        write = _write_of(stage)
+        if write is None:
+            return {}
+        return {paths[shard]: found for shard, found in self._fingerprints(write, len(paths)).items()}
 
     def _units(self, number: int, shards: Shards, aux: Sequence[Shards]) -> list[Unit]:
         if number == 1:
@@ -220,7 +228,7 @@ class PlanRun:
     def _find_result(self, stages: Sequence[PhysicalStage]) -> Shards | None:
         """Return the result if the last stage writes files that are all there, without running anything."""
         write = _write_of(stages[-1]) if stages else None
-        if write is None or not (write.skip_existing or self._settings.resume):
+        if write is None or not (write.skip_existing or self._settings.record is not None):
             return None
         for stage in stages:
             self._note_operations(stage)
@@ -229,6 +237,9 @@ class PlanRun:
         self._forget_operations()
         if len(kept) < len(paths):
             return None
+        ensure_success(paths, self._storage.job_id)
+        for directory in sorted({path.rpartition("/")[0] for path in paths}):
+            remove_drafts(directory, self._storage.job_id)
         return [Shard((InlineRef(encode_items([path]), 1),)) for path in paths]
 
     def _find_written(self, stages: Sequence[PhysicalStage]) -> dict[int, frozenset[int]]:
@@ -249,14 +260,18 @@ class PlanRun:
         self._pieces, self._local, self._named = [], True, True
 
     def _write_manifests(self, write: Write, job: StageJob, run: StageRun, kept: dict[int, FileEntry]) -> None:
-        fingerprints = self._fingerprints(write, job.total_shards)
         whole = fingerprint((self._pieces, plan_fingerprints(self._plan)[0][1]))
         totals = Totals(whole, self._totals.counters, self._totals.bad_records)
-        files = {output.path: file_entry(output, fingerprints[output.shard]) for output in run.outputs}
+        files = {output.path: file_entry(output, job.fingerprints[output.path]) for output in run.outputs}
         files.update((job.output_paths[shard], entry) for shard, entry in kept.items())
         pattern = write.pattern if isinstance(write.pattern, str) else name_of(write.pattern)
-        for directory, entry in entries_of(files, totals).items():
-            write_manifest(directory, pattern, entry)
+        if self._settings.record is not None:
+            self._settings.record.check()
+        entries = entries_of(files, totals)
+        for directory, entry in entries.items():
+            write_manifest(directory, pattern, entry, self._storage.job_id)
+        for directory in entries:
+            remove_drafts(directory, self._storage.job_id)
 
     def _dead_letter_directory(self) -> str:
         write = next((found for stage in reversed(self._plan.stages) if (found := _write_of(stage)) is not None), None)

@@ -90,31 +90,49 @@ def read_manifest(directory: str) -> Manifest:
     return manifest
 
 
-def write_manifest(directory: str, pattern: str, entry: WriteEntry) -> None:
-    """Put the entry of a write into the manifest of a directory, and ``_SUCCESS`` beside it."""
+def write_manifest(directory: str, pattern: str, entry: WriteEntry, marker: str) -> None:
+    """Put the entry of a write into the manifest of a directory, and ``_SUCCESS`` beside it.
+
+    ``marker`` is what the names of their drafts contain.
+    """
     replaced = {file.name for file in entry.files}
     others = {
         name: other
         for name, other in read_manifest(directory).writes.items()
         if name != pattern and not replaced & {file.name for file in other.files}
     }
-    put(f"{directory}/{NAME}", _encode({**others, pattern: entry}))
-    put(f"{directory}/{SUCCESS}", b"")
+    put(f"{directory}/{NAME}", _encode({**others, pattern: entry}), marker)
+    put(f"{directory}/{SUCCESS}", b"", marker)
 
 
-def forget_files(paths: Sequence[str]) -> None:
-    """Take files that are about to be replaced out of the manifests of their directories, and ``_SUCCESS`` away.
+def forget_files(fingerprints: Mapping[str, str], marker: str) -> None:
+    """Take files that are about to be replaced by other work out of the manifests of their directories, and ``_SUCCESS`` away.
 
     A run that ends half-way must not leave a manifest that describes other files than those that are there.
+
+    Args:
+        fingerprints: path to what stands for the work that is about to write it.
+        marker: what the name of the draft contains.
     """
-    for directory, names in _by_directory(paths).items():
+    for directory, names in _by_directory(fingerprints).items():
         manifest = read_manifest(directory)
-        kept = {pattern: _without(entry, names) for pattern, entry in manifest.writes.items()}
+        work = {name: fingerprints[f"{directory}/{name}"] for name in names}
+        kept = {pattern: _without(entry, work) for pattern, entry in manifest.writes.items()}
         if kept != manifest.writes:
-            put(f"{directory}/{NAME}", _encode({pattern: entry for pattern, entry in kept.items() if entry.files}))
+            remaining = {pattern: entry for pattern, entry in kept.items() if entry.files}
+            fs, inner = locate(f"{directory}/{SUCCESS}")
+            with suppress(FileNotFoundError):
+                fs.rm_file(inner)
+            put(f"{directory}/{NAME}", _encode(remaining), marker)
+
+
+def ensure_success(paths: Sequence[str], marker: str) -> None:
+    """Put ``_SUCCESS`` into the directories of files that are all there, where it is missing."""
+    for directory in _by_directory(paths):
         fs, inner = locate(f"{directory}/{SUCCESS}")
-        with suppress(FileNotFoundError):
-            fs.rm_file(inner)
+        fs.invalidate_cache()
+        if not fs.exists(inner):
+            put(f"{directory}/{SUCCESS}", b"", marker)
 
 
 def _by_directory(paths: Iterable[str]) -> dict[str, set[str]]:
@@ -125,8 +143,8 @@ def _by_directory(paths: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def _without(entry: WriteEntry, names: set[str]) -> WriteEntry:
-    files = tuple(file for file in entry.files if file.name not in names)
+def _without(entry: WriteEntry, work: Mapping[str, str]) -> WriteEntry:
+    files = tuple(file for file in entry.files if work.get(file.name, file.fingerprint) == file.fingerprint)
     if len(files) == len(entry.files):
         return entry
     return msgspec.structs.replace(
@@ -138,13 +156,13 @@ def _encode(writes: Mapping[str, WriteEntry]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(Manifest(VERSION, dict(writes))), indent=2)
 
 
-def put(path: str, data: bytes) -> None:
-    """Make a small file appear with this content, whatever was there."""
+def put(path: str, data: bytes, marker: str) -> None:
+    """Make a small file appear with this content, whatever was there; ``marker`` is what the name of its draft contains."""
     fs, inner = locate(path)
     if not is_local(fs):
         fs.pipe_file(inner, data)
         return
-    draft = draft_path(path, "manifest")
+    draft = draft_path(path, marker)
     _, inner_draft = locate(draft)
     fs.pipe_file(inner_draft, data)
     publish(draft, path)

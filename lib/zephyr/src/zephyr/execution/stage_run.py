@@ -11,7 +11,8 @@ from typing import Any
 from fray import JobContext
 
 from zephyr.bad_records import ErrorPolicy
-from zephyr.execution.commits import Commits
+from zephyr.errors import StorageError
+from zephyr.execution.commits import Commits, RunRecord
 from zephyr.execution.groups import compute_groups
 from zephyr.execution.manifest import forget_files
 from zephyr.execution.progress import Progress, StageProgress
@@ -70,6 +71,8 @@ class StageJob:
     """Where a write puts each shard."""
     kept: dict[int, str] = field(default_factory=dict)
     """Shards whose output is there already."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Path of each output to what stands for the work that makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,8 @@ class Settings:
     """Whether to show progress."""
     errors: ErrorPolicy
     """What becomes of bad records."""
-    resume: bool
-    """Whether results are committed, and those that are there are used."""
+    record: RunRecord | None = None
+    """The record of a run that can be resumed: then results are committed, and those that are there are used."""
 
 
 class StageOutput(Sequence[Shard]):
@@ -117,7 +120,7 @@ class StageRun:
         self._context = context.options(name=job.title)
         self._job = job
         self._settings = settings
-        self._commits = Commits(job.path) if settings.resume else None
+        self._commits = Commits(job.path, settings.record) if settings.record is not None else None
         self._groups = [job.units[group.start : group.stop] for group in compute_groups([u.size_bytes for u in job.units])]
         self._ops = self._context.put(job.stage.operations)
         self._results: dict[int, TaskResult] = {}
@@ -153,21 +156,35 @@ class StageRun:
             ThreadPoolExecutor(PUBLISHERS, "zephyr-publish") as self._publishers,
         ):
             try:
-                missing = []
-                for number in range(len(self._groups)):
-                    known = done.get(self._name(number))
-                    if known is None:
-                        missing.append(number)
-                    else:
-                        self._keep(number, known)
-                calls = Calls(self._context, run_task, self._arguments, settings.max_parallelism, settings.speculate_after_s)
-                calls.run(missing, self._finish, self._explain)
-                for published in self._publishing:
-                    published.result()
-            finally:
-                self._remove_drafts()
+                self._run_tasks(done)
+            except BaseException:
+                if not self._can_be_resumed():  # else what is committed may have to be published yet
+                    self._remove_drafts()
+                raise
+            self._remove_drafts()
         tables = [result.chunks for result in self.results]
         return StageOutput(tables, job.stage.output_shards, job.kept)
+
+    def _can_be_resumed(self) -> bool:
+        record = self._settings.record
+        try:
+            return record is not None and record.exists()
+        except StorageError:  # a reason to keep what is there
+            return True
+
+    def _run_tasks(self, done: dict[str, TaskResult]) -> None:
+        missing = []
+        for number in range(len(self._groups)):
+            known = done.get(self._name(number))
+            if known is None:
+                missing.append(number)
+            else:
+                self._keep(number, known)
+        settings = self._settings
+        calls = Calls(self._context, run_task, self._arguments, settings.max_parallelism, settings.speculate_after_s)
+        calls.run(missing, self._finish, self._explain)
+        for published in self._publishing:
+            published.result()
 
     def _arguments(self, number: int) -> tuple[Any, ...]:
         return [self._stage_context(unit) for unit in self._groups[number]], self._ops
@@ -202,7 +219,7 @@ class StageRun:
         self._results[number] = result
         if result.outputs and not self._replacing:
             self._replacing = True
-            forget_files([path for shard, path in enumerate(self._job.output_paths) if shard not in self._job.kept])
+            forget_files(self._job.fingerprints, self._job.marker)
         for output in result.outputs:
             if is_local(locate(output.path)[0]):
                 publish(output.draft, output.path)

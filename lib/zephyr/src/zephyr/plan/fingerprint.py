@@ -1,8 +1,8 @@
 """Fingerprints of plans: equal in every process for the same work, different when a function, an option or an input changes.
 
-A function counts by its byte code, constants, defaults and closure, and so do what it names as globals: functions, classes and
-modules that are neither installed nor Python's own, and plain data. Installed packages are taken as given, and so is what a
-function reads by itself.
+A function counts by its byte code, constants, defaults and closure, and so does what it names as globals: functions, classes
+and modules that are neither installed nor Python's own, and plain data. Of lists, sets and dicts only those count whose names
+are in capitals: others may be state. Installed packages are taken as given, and so is what a function reads by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from zephyr.ops import Join, PhysicalOp, Union
 from zephyr.plan.values import PhysicalPlan
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
-_CONTAINERS = (tuple, list, set, frozenset, dict)
+_CONSTANTS = (*_ATOMS, tuple, frozenset, re.Pattern, Enum, functools.partial)
+_CONTAINERS = (list, set, dict)
 
 
 def fingerprint(value: Any) -> str:
@@ -123,7 +124,8 @@ def _function(fn: types.FunctionType, seen: set[int]) -> Iterator[bytes]:
 def _used(name: str, value: Any, seen: set[int]) -> Iterator[bytes]:
     """Yield the pieces of a global that a function names, if it is code of the user's or plain data."""
     own = isinstance(value, (types.FunctionType, type)) and _is_own(sys.modules.get(value.__module__))
-    if own or isinstance(value, (*_ATOMS, *_CONTAINERS, re.Pattern, Enum, functools.partial)):
+    constant = isinstance(value, _CONSTANTS) or (isinstance(value, _CONTAINERS) and name.rpartition(".")[2].isupper())
+    if own or constant:
         yield name.encode()
         yield from _pieces(value, seen)
 

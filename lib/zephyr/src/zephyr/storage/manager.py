@@ -10,6 +10,10 @@ from zephyr.config import resolve_base_path
 from zephyr.storage.files import make_directory, remove_tree
 from zephyr.storage.writer import DEFAULT_SPILL_THRESHOLD_BYTES, ChunkWriter
 
+RECORD = "plan"
+"""Name of the object in a job's directory that says what is carried out there."""
+COMMITS = "commits"
+"""Name of the directory in a stage's that has the results of its tasks."""
 MAX_INLINE_BYTES = 64 * 1024 * 1024
 """What all inline chunks of a stage may come to: they pass through the driver."""
 
@@ -70,7 +74,10 @@ class StorageManager:
     @property
     def stage_path(self) -> str:
         """The directory of the current stage."""
-        return f"{self.job_path}/stage-{self._stage:03d}"
+        return self._stage_path(self._stage)
+
+    def _stage_path(self, number: int) -> str:
+        return f"{self.job_path}/stage-{number:03d}"
 
     def chunk_path(self, shard: int, chunk: int) -> str:
         """Return where a chunk of the current stage is spilled to."""
@@ -87,7 +94,15 @@ class StorageManager:
         return self.stage_path
 
     def cleanup(self) -> None:
-        """Remove all intermediate data of the job; log what cannot be removed. Idempotent."""
+        """Remove all intermediate data of the job; log what cannot be removed. Idempotent.
+
+        First goes the record of the run, then its commits, then the chunks that they name: so whenever this is interrupted,
+        what is left can be resumed, or is begun anew.
+        """
+        if self._keep:
+            remove_tree(f"{self.job_path}/{RECORD}")
+            for stage in range(self._stage + 1):
+                remove_tree(f"{self._stage_path(stage)}/{COMMITS}")
         remove_tree(self.job_path)
 
     def __enter__(self) -> Self:
