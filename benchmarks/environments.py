@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVS = ROOT / "benchmarks" / ".envs"
 ENGINES = ROOT / "benchmarks" / "engines"
 FRAY = "fray"
+DATA = "data"
+"""Makes the inputs and checks the outputs of the data workloads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,11 @@ class EngineSpec:
     """Name of its environment; engines may share one."""
     arguments: tuple[str, ...] = ()
     """Given to the script."""
+    needs: str = ""
+    """A command that must be on this machine, else the engine is skipped."""
 
 
-SPECS = {
+TASK_SPECS = {
     spec.name: spec
     for spec in (
         EngineSpec("fray", "fray_engine.py", FRAY),
@@ -39,11 +43,48 @@ SPECS = {
         EngineSpec("threadpool", "fray_engine.py", FRAY, ("threadpool",)),
     )
 }
+"""Engines for tasks and actors."""
+
+DATA_SPECS = {
+    spec.name: spec
+    for spec in (
+        EngineSpec("zephyr", "data_zephyr.py", FRAY),
+        EngineSpec("dask", "data_dask.py", "dask-data"),
+        EngineSpec("datatrove", "data_datatrove.py", "datatrove"),
+        EngineSpec("ray", "data_ray.py", "ray-data"),
+        EngineSpec("spark", "data_spark.py", "spark", needs="java"),
+        EngineSpec("daft", "data_daft.py", "daft"),
+        EngineSpec("polars", "data_polars.py", "polars"),
+        EngineSpec("floor", "data_floor.py", DATA),
+    )
+}
+"""Engines for data; some go by the name of a task engine, with an environment of their own."""
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
-    FRAY: ("-c", "constraints.txt", "-e", "lib/fray"),
+    FRAY: ("-c", "constraints.txt", "-e", "lib/fray", "-e", "lib/zephyr"),
     "ray": ("ray==2.60.0",),
     "dask": ("dask==2026.8.0", "distributed==2026.8.0"),
+    DATA: ("isal==1.9.1", "msgspec==0.22.0", "numpy==2.4.6", "pyarrow==26.0.1"),
+    "dask-data": (
+        "dask[bag,dataframe]==2026.8.0",
+        "distributed==2026.8.0",
+        "isal==1.9.1",
+        "orjson==3.13.0",
+        "pandas==3.1.1",
+        "pyarrow==26.0.1",
+    ),
+    "datatrove": (
+        "datatrove[io]==0.10.1",
+        "isal==1.9.1",
+        "orjson==3.13.0",
+        "pyarrow==26.0.1",
+        "regex==2026.11.19",
+        "tokenizers==0.23.3",
+    ),
+    "ray-data": ("ray[data]==2.60.0", "isal==1.9.1", "orjson==3.13.0", "pandas==3.1.1", "pyarrow==26.0.1"),
+    "spark": ("pyspark==4.3.0",),
+    "daft": ("daft==0.7.26", "pyarrow==25.0.1"),
+    "polars": ("polars==2.1.0",),
 }
 
 
@@ -73,12 +114,14 @@ def clean_environ() -> dict[str, str]:
 
     Byte code is written as anywhere else: else whatever is not installed with it pays for compiling at every start.
     """
-    dropped = ("FRAY_", "RAY_", "DASK_", "PYTHON", "VIRTUAL_ENV")
+    dropped = ("FRAY_", "MARIN_", "RAY_", "DASK_", "DAFT_", "POLARS_", "SPARK_", "PYTHON", "VIRTUAL_ENV")
     return {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
 
 
 def _fingerprint(name: str) -> str:
     text = "\n".join((sys.version, *REQUIREMENTS[name]))
     if name == FRAY:
-        text += (ROOT / "constraints.txt").read_text() + (ROOT / "lib" / "fray" / "pyproject.toml").read_text()
+        text += (ROOT / "constraints.txt").read_text() + "".join(
+            (ROOT / "lib" / name / "pyproject.toml").read_text() for name in ("fray", "zephyr")
+        )
     return hashlib.sha256(text.encode()).hexdigest()

@@ -52,9 +52,13 @@ def descendants() -> list[int]:
     return found
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """Return the CPU time of processes and of their children that have ended."""
-    return sum(sum(map(int, fields[11:15])) for fields in map(_stat, pids) if fields) / TICKS_PER_S
+def cpu_by_process(pids: list[int]) -> dict[int, tuple[float, float]]:
+    """Return the CPU seconds of processes: their own, and those of their children that have ended and were waited for."""
+    found = {pid: fields for pid in pids if (fields := _stat(pid))}
+    return {
+        pid: (sum(map(int, fields[11:13])) / TICKS_PER_S, sum(map(int, fields[13:15])) / TICKS_PER_S)
+        for pid, fields in found.items()
+    }
 
 
 def pss_bytes(pid: int) -> int:
@@ -88,6 +92,9 @@ class EngineProcess:
 
     def __init__(self, spec: EngineSpec, python: Path, log: IO[str]) -> None:
         self.began = time.perf_counter()
+        self.name = spec.name
+        self._how = (spec, python, log)
+        self._closed = False
         self._process = subprocess.Popen(
             [python, ENGINES / spec.script, *spec.arguments],
             stdin=subprocess.PIPE,
@@ -104,7 +111,7 @@ class EngineProcess:
             EngineFailed: if there is no good answer; the log has more.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
-        alarm = threading.Timer(timeout_s, self._process.kill)
+        alarm = threading.Timer(timeout_s, self.kill)  # all of it: forked processes hold the pipe open
         alarm.start()
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -118,21 +125,29 @@ class EngineProcess:
             raise EngineFailed(f"{do}: the engine ended, or gave no answer within {timeout_s:g} s")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise EngineFailed(f"{do}: {answer['error']}")
+            raise EngineFailed(f"{do}: {' '.join(answer['error'].split())}")
         return answer
 
     def measure(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send a command; add to the answer what it cost the tree: ``cpu_s`` and ``peak_pss_mb``."""
-        pids = descendants()
-        before = cpu_seconds(pids)
-        with MemoryPeak() as memory:
+        with TreeMeter() as meter:
             answer = self.ask(do, **arguments)
-        answer["cpu_s"] = round(cpu_seconds(descendants()) - before, 3)
-        answer["peak_pss_mb"] = round(memory.peak / 1e6, 1)
-        return answer
+        return answer | meter.result()
+
+    def again(self) -> EngineProcess:
+        """Return a fresh process of the same kind."""
+        return EngineProcess(*self._how)
+
+    def kill(self) -> None:
+        """Kill the script and then the rest of the tree, as a machine that fails would."""
+        self._process.kill()
+        _kill_tree()
 
     def close(self) -> None:
         """Stop the engine; kill what is left of its tree."""
+        if self._closed:
+            return
+        self._closed = True
         with suppress(EngineFailed, OSError):
             self.ask("stop", timeout_s=STOP_TIMEOUT_S)
         if self._process.stdin is not None:
@@ -144,24 +159,25 @@ class EngineProcess:
         while descendants() and time.monotonic() < deadline:
             _reap()
             time.sleep(0.02)
-        for pid in descendants():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _kill_tree()
         self._process.wait()
         while descendants():
             _reap()
             time.sleep(0.02)
 
 
-class MemoryPeak:
-    """Samples the tree's PSS on a thread while the ``with`` block runs, and once at its end."""
+class TreeMeter:
+    """Measures what the tree costs while the ``with`` block runs, on a thread that looks every 0.2 s and once at the end."""
 
     def __init__(self) -> None:
-        self.peak = 0
+        self._peak = 0
+        self._before = cpu_by_process(descendants())
+        self._last = dict(self._before)
+        self._now = self._before
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="memory", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="meter", daemon=True)
 
-    def __enter__(self) -> MemoryPeak:
+    def __enter__(self) -> TreeMeter:
         self._thread.start()
         return self
 
@@ -169,13 +185,32 @@ class MemoryPeak:
         self._ended.set()
         self._thread.join()
 
+    def result(self) -> dict[str, Any]:
+        """Return ``cpu_s`` and ``peak_pss_mb``; valid once the block has ended.
+
+        A process that has ended is in its parent's account if the parent waited for it, and only in ours, up to the last
+        look, if it did not: the larger of the two sums is taken.
+        """
+        waited_for = sum(map(sum, self._now.values())) - sum(map(sum, self._before.values()))
+        seen = sum(own for own, _ in self._last.values()) - sum(own for own, _ in self._before.values())
+        return {"cpu_s": round(max(waited_for, seen), 3), "peak_pss_mb": round(self._peak / 1e6, 1)}
+
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_S):
             self._look()
         self._look()
 
     def _look(self) -> None:
-        self.peak = max(self.peak, sum(map(pss_bytes, descendants())))
+        pids = descendants()
+        self._now = cpu_by_process(pids)
+        self._last |= self._now
+        self._peak = max(self._peak, sum(map(pss_bytes, pids)))
+
+
+def _kill_tree() -> None:
+    for pid in descendants():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _reap() -> None:

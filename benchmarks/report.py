@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NOTES = (
-    "Fray's state is in memory: journal: not there yet, so nothing here pays for durability.",
-    "Numbers are medians over the rounds; a ratio above 1 means that Fray is better by that factor. Only ratios within one run "
-    "count. Every answer was compared with what it must be before its number was taken.",
-    "CPU seconds are those of the engine's whole process tree during the measured part. Memory is the sum of PSS "
-    "(proportional set size) over the tree, client included, sampled every 0.2 s and at the end: short peaks can hide.",
-)
+from suites import Suite, show
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,63 +27,6 @@ class Round:
     """The machine's one-minute load average before it: what else runs here spoils a round."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Something Fray should reach."""
-
-    metric: str
-    text: str
-    value: Callable[[dict[str, float]], float | None]
-    """The number to compare, from the medians of one metric by engine; None if a needed engine did not run."""
-    limit: float
-    at_most: bool = False
-    """Whether the number may not be above the limit; else not below it."""
-
-    def verdict(self, medians: dict[str, float]) -> str:
-        """Say whether the mark is met, and by which number."""
-        value = self.value(medians)
-        if value is None:
-            return "not measured"
-        met = value <= self.limit if self.at_most else value >= self.limit
-        return f"{'met' if met else 'NOT MET'} ({show(value)})"
-
-
-def own(medians: dict[str, float]) -> float | None:
-    """Return Fray's own number."""
-    return medians.get("fray")
-
-
-def over(other: str) -> Callable[[dict[str, float]], float | None]:
-    """Return Fray's number divided by another engine's."""
-
-    def ratio(medians: dict[str, float]) -> float | None:
-        return medians["fray"] / medians[other] if medians.get(other) and "fray" in medians else None
-
-    return ratio
-
-
-MARKS = (
-    Mark("T1 5,000 tasks/s", ">= 10 x Ray", over("ray"), 10),
-    Mark("T1 100,000 tasks/s", ">= 10 x Ray", over("ray"), 10),
-    Mark("T2 tasks/s", ">= 1.5 x Ray", over("ray"), 1.5),
-    Mark("T8 first result s", "< 1.5 s", own, 1.5, at_most=True),
-    Mark("T8 idle PSS MB", "< 150 MB", own, 150, at_most=True),
-)
-"""What must be reached."""
-
-AIMS = (
-    Mark("T1 5,000 tasks/s", ">= 20 x Ray", over("ray"), 20),
-    Mark("T1 100,000 tasks/s", ">= 20 x Ray", over("ray"), 20),
-    Mark("T1 5,000 tasks/s", ">= 60 x Dask", over("dask"), 60),
-    Mark("T2 tasks/s", ">= 3 x Ray", over("ray"), 3),
-    Mark("T2 median round trip us", "<= 2.5 x floor", over("floor"), 2.5, at_most=True),
-    Mark("T8 first result s", "< 1.0 s", own, 1.0, at_most=True),
-    Mark("T9 sleep 1 ms, % of ideal", ">= 90 %", own, 90),
-    Mark("T9 sleep 10 ms, % of ideal", ">= 99 %", own, 99),
-)
-"""What is reached for."""
-
-
 def compute_medians(rounds: Iterable[Round]) -> dict[str, dict[str, float]]:
     """Return medians by metric and engine, in the order in which metrics were first measured."""
     values: dict[str, dict[str, list[float]]] = {}
@@ -99,49 +36,61 @@ def compute_medians(rounds: Iterable[Round]) -> dict[str, dict[str, float]]:
     return {metric: {name: statistics.median(of) for name, of in found.items()} for metric, found in values.items()}
 
 
-def compute_marks(medians: dict[str, dict[str, float]]) -> list[dict[str, str]]:
+def compute_marks(suite: Suite, medians: dict[str, dict[str, float]]) -> list[dict[str, str]]:
     """Return the verdict on every mark and aim whose metric was measured."""
     return [
         {"kind": kind, "metric": mark.metric, "wanted": mark.text, "verdict": mark.verdict(medians[mark.metric])}
-        for kind, marks in (("mark", MARKS), ("aim", AIMS))
+        for kind, marks in (("mark", suite.marks), ("aim", suite.aims))
         for mark in marks
         if mark.metric in medians
     ]
 
 
-def render(facts: dict[str, Any], rounds: Sequence[Round], engines: Sequence[str]) -> str:
+def render(suite: Suite, facts: dict[str, Any], rounds: Sequence[Round], engines: Sequence[str]) -> str:
     """Return the whole report."""
     medians = compute_medians(rounds)
-    lines = ["# Tasks and actors: benchmark run", "", *(f"- {key}: {_flat(value)}" for key, value in facts.items()), ""]
-    lines += [*NOTES, "", "## Results", "", *_results(medians, engines), "", "## Marks", "", *_marks(medians)]
-    lines += ["", "## What it cost", "", *_costs(rounds, engines), "", "## All rounds", "", *_all_rounds(rounds, engines)]
+    lines = [f"# {suite.title}: benchmark run", "", *(f"- {key}: {_flat(value)}" for key, value in facts.items()), ""]
+    lines += [*suite.notes, "", "## Results", "", *_results(suite, medians, engines)]
+    lines += ["", "## Marks", "", *_marks(suite, medians), "", "## What it cost", "", *_costs(rounds, engines)]
+    lines += [*_caps(rounds, engines), "", "## All rounds", "", *_all_rounds(rounds, engines)]
     return "\n".join(lines) + "\n"
 
 
-def show(value: float | None) -> str:
-    """Return a number with about three digits."""
-    if value is None:
-        return "-"
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def _results(medians: dict[str, dict[str, float]], engines: Sequence[str]) -> list[str]:
-    peers = [name for name in ("ray", "dask", "floor") if name in engines]
+def _results(suite: Suite, medians: dict[str, dict[str, float]], engines: Sequence[str]) -> list[str]:
+    columns = {title: peers for title, peers in suite.comparisons.items() if set(peers) & set(engines)}
     rows = []
     for metric, found in medians.items():
-        lower_is_better = not metric.endswith(("tasks/s", "ideal"))
-        ratios = []
-        for peer in peers:
-            ratio = over(peer)(found)
-            ratios.append(show(1 / ratio if ratio and lower_is_better else ratio))
-        rows.append([metric, *(show(found.get(name)) for name in engines), *ratios])
-    return _table(["metric", *engines, *(f"x {peer}" for peer in peers)], rows)
+        more_is_better = metric.endswith(suite.more_is_better)
+        ratios = [compare(found, suite.own, peers, more_is_better) for peers in columns.values()]
+        rows.append([metric, *(show(found.get(name)) for name in engines), *map(show, ratios)])
+    return _table(["metric", *engines, *columns], rows)
 
 
-def _marks(medians: dict[str, dict[str, float]]) -> list[str]:
-    return _table(["kind", "metric", "wanted", "verdict"], [list(row.values()) for row in compute_marks(medians)])
+def compare(found: dict[str, float], own: str, peers: Sequence[str], more_is_better: bool) -> float | None:
+    """Return by which factor ``own`` is better than the best of the peers; None without numbers."""
+    values = [found[name] for name in peers if name in found]
+    if not values or own not in found:
+        return None
+    over, under = (found[own], max(values)) if more_is_better else (min(values), found[own])
+    return over / under if under else None
+
+
+def _marks(suite: Suite, medians: dict[str, dict[str, float]]) -> list[str]:
+    return _table(["kind", "metric", "wanted", "verdict"], [list(row.values()) for row in compute_marks(suite, medians)])
+
+
+def _caps(rounds: Sequence[Round], engines: Sequence[str]) -> list[str]:
+    """Return a table of how often an engine stayed below a cap; nothing if no cap was set."""
+    found: dict[str, dict[str, list[bool]]] = {}
+    for entry in rounds:
+        for part, answer in entry.costs.items():
+            for cap, below in answer.get("caps", {}).items():
+                found.setdefault(f"{part}: below {cap}", {}).setdefault(entry.engine, []).append(below)
+    rows = [
+        [row, *(f"{sum(cells[name])} of {len(cells[name])}" if name in cells else "-" for name in engines)]
+        for row, cells in found.items()
+    ]
+    return ["", *_table(["rounds that finished and stayed below", *engines], rows)] if rows else []
 
 
 def _costs(rounds: Sequence[Round], engines: Sequence[str]) -> list[str]:

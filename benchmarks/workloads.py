@@ -1,4 +1,4 @@
-"""The workloads: which verbs an engine is asked for, and which numbers its answers become.
+"""The workloads for tasks: which verbs an engine is asked for, and which numbers its answers become.
 
 A workload is a function of a fresh engine process. It returns its metrics and its costs; each metric's name is a row of the
 report.
@@ -34,9 +34,9 @@ class Workload:
     """Does it on a fresh process; returns metrics by name, and ``costs``."""
 
 
-def workloads(scale: str) -> list[Workload]:
-    """Return all workloads at a scale."""
-    full = scale == "full"
+def task_workloads(scale: float) -> list[Workload]:
+    """Return all workloads for tasks; there are two scales, of which the larger begins at 1."""
+    full = scale >= 1
     return [
         Workload("T1", "5,000 no-op tasks at once", MANY, lambda engine: _many(engine, 5_000)),
         Workload(

@@ -1,8 +1,8 @@
 """What all engine scripts share: the verbs, the stopwatch, the check of every answer. Standard library only.
 
 An engine script is a process of its own. It reads commands, one JSON object a line, from standard input and answers each
-with one JSON object a line. It offers ``versions``, ``start``, ``check``, ``many``, ``one_by_one``, ``sleeps`` and ``stop``.
-What tasks or libraries print goes to standard error.
+with one JSON object a line. All offer ``versions``, ``start`` and ``stop``; those for tasks ``check``, ``many``, ``one_by_one``
+and ``sleeps`` too; those for data are in ``data_protocol``. What tasks or libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -24,33 +24,15 @@ class WrongAnswer(AssertionError):
     """An engine returned something else than the tasks did; none of its numbers may be shown."""
 
 
-class Engine(ABC):
-    """An engine with two slots. Subclasses say how it starts, submits, gathers and stops."""
+class Script(ABC):
+    """What every engine script can do."""
 
     packages: tuple[str, ...] = ()
     """Distributions whose versions are published with the numbers."""
-    noop: Callable[..., Any]
-    """Does nothing and returns None."""
-    square: Callable[[int], int]
-    """Returns the square of its argument."""
-    sleep_for: Callable[[int, float], int]
-    """Sleeps for its second argument, in seconds, and returns its first."""
 
     @abstractmethod
     def start(self) -> None:
         """Import the library and start a local cluster with two slots."""
-
-    @abstractmethod
-    def submit(self, fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
-        """Submit ``fn(*call)`` for every call, in the engine's fastest documented way, and return the futures."""
-
-    @abstractmethod
-    def gather(self, futures: list[Any]) -> list[Any]:
-        """Return the results in the order of submission."""
-
-    @abstractmethod
-    def call(self, fn: Callable[..., Any]) -> Any:
-        """Submit ``fn()`` and wait for its result."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -65,6 +47,34 @@ class Engine(ABC):
         began = time.perf_counter()
         self.start()
         return {"wall_s": time.perf_counter() - began}
+
+    def verb_stop(self) -> dict[str, Any]:
+        """End the cluster."""
+        self.stop()
+        return {}
+
+
+class Engine(Script):
+    """An engine for tasks. Subclasses say how it starts, submits, gathers and stops."""
+
+    noop: Callable[..., Any]
+    """Does nothing and returns None."""
+    square: Callable[[int], int]
+    """Returns the square of its argument."""
+    sleep_for: Callable[[int, float], int]
+    """Sleeps for its second argument, in seconds, and returns its first."""
+
+    @abstractmethod
+    def submit(self, fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
+        """Submit ``fn(*call)`` for every call, in the engine's fastest documented way, and return the futures."""
+
+    @abstractmethod
+    def gather(self, futures: list[Any]) -> list[Any]:
+        """Return the results in the order of submission."""
+
+    @abstractmethod
+    def call(self, fn: Callable[..., Any]) -> Any:
+        """Submit ``fn()`` and wait for its result."""
 
     def verb_check(self, n: int) -> dict[str, Any]:
         """Compute squares: warms all slots and shows that tasks really run."""
@@ -104,18 +114,13 @@ class Engine(ABC):
         self._expect(answers, list(range(n)))
         return {"n": n, "wall_s": wall_s}
 
-    def verb_stop(self) -> dict[str, Any]:
-        """End the cluster."""
-        self.stop()
-        return {}
-
     @staticmethod
     def _expect(answer: Any, wanted: Any) -> None:
         if answer != wanted:
             raise WrongAnswer(f"expected {str(wanted)[:80]}, got {str(answer)[:80]}")
 
 
-def serve(engine: Engine) -> None:
+def serve(engine: Script) -> None:
     """Answer commands until ``stop`` or the end of the input."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

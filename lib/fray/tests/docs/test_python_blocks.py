@@ -19,9 +19,12 @@ README_OUTPUT = [
     ["332833500"],
     ["sync 332833500", "threadpool 332833500", "ray 332833500"],
     ["as itself: ", "stopped: "],
-    ["[('be', 2), ('is', 1)"],
+    ["[{'url': 'a.org', 'n': 3}]"],
 ]
 """How each line begins that the blocks of the README print."""
+
+SHOWN = ("docs/cookbook.md", "docs/zephyr.md")
+"""Pages whose blocks print exactly what is shown below them."""
 
 
 def read_blocks(page: str) -> list[tuple[str, str]]:
@@ -50,9 +53,9 @@ def test_block_of_the_readme_runs_as_it_stands(number: int, tmp_path: Path) -> N
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("number", range(len(read_blocks("docs/zephyr.md"))))
-def test_block_of_the_page_on_zephyr_prints_what_is_shown(number: int, tmp_path: Path) -> None:
-    code, shown = read_blocks("docs/zephyr.md")[number]
+@pytest.mark.parametrize(("page", "number"), [(page, number) for page in SHOWN for number in range(len(read_blocks(page)))])
+def test_block_of_a_page_on_datasets_prints_what_is_shown(page: str, number: int, tmp_path: Path) -> None:
+    code, shown = read_blocks(page)[number]
     (tmp_path / "block.py").write_text(code)
     assert run_python(tmp_path, "block.py") == shown
     assert shown
@@ -69,7 +72,7 @@ def test_block_of_the_page_on_testing_passes_as_a_test(number: int, tmp_path: Pa
 @pytest.mark.unit
 def test_no_page_has_python_blocks_that_nothing_runs() -> None:
     with_blocks = {str(page.relative_to(ROOT)) for page in PAGES if "```python" in page.read_text()}
-    assert with_blocks == {"README.md", "docs/testing.md", "docs/zephyr.md"}
+    assert with_blocks == {"README.md", "docs/testing.md", *SHOWN}
     for page in with_blocks:
         assert len(read_blocks(page)) == (ROOT / page).read_text().count("```python"), page
 

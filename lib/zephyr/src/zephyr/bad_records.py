@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,29 +43,43 @@ FAIL = ErrorPolicy()
 class Place:
     """Where a task is in its data, for messages."""
 
-    __slots__ = ("file", "position", "shard", "stage", "total")
+    __slots__ = ("file", "line", "operations", "position", "shard", "stage", "total")
 
-    def __init__(self, stage: str, shard: int, total: int, file: str | None) -> None:
+    def __init__(self, stage: str, operations: str, shard: int, total: int, file: str | None) -> None:
         self.stage = stage
+        self.operations = operations
         self.shard = shard
         self.total = total
         self.file = file
         self.position: int | None = None
-        """Number of the last record read from the file or the shard, from 1; None if that is unknown."""
-
-    @property
-    def stage_name(self) -> str:
-        """The stage without its operations."""
-        return self.stage.partition(" (")[0]
+        """How many records of the file or the shard have been read, so the number of the last from 1; None if unknown."""
+        self.line: int | None = None
+        """The line of a text file that is no record, from 1; None if it is another one that is bad."""
 
     def __str__(self) -> str:
-        return self.within(self.stage)
+        return self._in(f"{self.stage} ({self.operations})")
 
-    def within(self, stage: str) -> str:
-        """Return where it is, with this text for the stage."""
+    @property
+    def brief(self) -> str:
+        """The same without the stage's operations."""
+        return self._in(self.stage)
+
+    def _in(self, stage: str) -> str:
         file = "" if self.file is None else f", file {self.file}"
-        record = "" if self.position is None else f", record {self.position}"
-        return f"in {stage}, shard {self.shard} of {self.total}{file}{record}"
+        number = f", line {self.line}" if self.line is not None else ""
+        if self.line is None and self.position is not None:
+            number = f", record {self.position}"
+        return f"in {stage}, shard {self.shard} of {self.total}{file}{number}"
+
+    @contextmanager
+    def at(self, position: int | None = None, line: int | None = None) -> Iterator[None]:
+        """Be somewhere else in the file within the body."""
+        before = self.position, self.line
+        self.position, self.line = position, line
+        try:
+            yield
+        finally:
+            self.position, self.line = before
 
 
 class BadRecords:
@@ -76,6 +91,7 @@ class BadRecords:
         self._writer: ChunkWriter | None = None
         self.count = 0
         """How many so far."""
+        self._raised: Exception | None = None
         self.last = ""
         """What was wrong with the last, and where it is."""
 
@@ -86,15 +102,15 @@ class BadRecords:
             Exception: ``error``, if bad records are not wanted.
             TooManyBadRecords: if this is one too many; ``error`` is its cause.
         """
-        begin = f"in {place.stage}, "
-        if isinstance(error, TooManyBadRecords) or any(note.startswith(begin) for note in getattr(error, "__notes__", ())):
+        if isinstance(error, TooManyBadRecords) or error is self._raised:
             raise error  # on its way up
         if self._policy.on_error == "fail":
             error.add_note(f"in {operation}, given {shorten(record)}")
             error.add_note(str(place))
+            self._raised = error
             raise error
         self.count += 1
-        self.last = f"{type(error).__name__}: {error}, {place.within(place.stage_name)}, in {operation}"
+        self.last = f"{type(error).__name__}: {text_of(error)}, {place.brief}, in {operation}"
         self._policy.check(self.count, self.last)
         if self._policy.on_error == "dead_letter":
             self._keep(_dead_letter(place, operation, record, error), record)
@@ -120,20 +136,34 @@ class BadRecords:
 def shorten(record: Any) -> str:
     """Return the beginning of a record's repr, whatever its own methods do."""
     try:
-        return f"{record!r:.200}"
+        return printable(f"{record!r:.200}")
     except Exception as error:
         return f"<{type(record).__name__} whose repr raises {type(error).__name__}>"
 
 
+def text_of(error: Exception) -> str:
+    """Return an error's message, whatever its own methods do."""
+    try:
+        return printable(str(error))
+    except Exception as second:
+        return f"<no text: its __str__ raises {type(second).__name__}>"
+
+
+def printable(text: str) -> str:
+    """Return a text that can be encoded: lone surrogates are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _dead_letter(place: Place, operation: str, record: Any, error: Exception) -> dict[str, Any]:
     return {
-        "stage": place.stage_name,
+        "stage": place.stage,
         "shard": place.shard,
         "file": place.file,
-        "position": place.position,
+        "position": None if place.line is not None else place.position,
+        "line": place.line,
         "operation": operation,
         "error": type(error).__name__,
-        "message": str(error),
-        "traceback": "".join(traceback.format_exception(error)),
+        "message": text_of(error),
+        "traceback": printable("".join(traceback.format_exception(error))),
         "record": record,
     }

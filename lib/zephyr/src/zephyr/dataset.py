@@ -232,7 +232,7 @@ class Dataset(Generic[T]):
             reducer: ``reducer(key, values)`` returns one value of any type, or is a generator of any number of values.
                 ``values`` is an iterator, in source order: by shard, then by position.
             num_output_shards: exactly this many shards; None for as many as there are, at most 64.
-            sort_by: the values of each key come in this order instead, held in memory at once.
+            sort_by: the values of each key come in this order instead.
             combiner: ``combiner(key, values)`` is given some consecutive values, its own results among them, and returns
                 or yields fewer that mean the same to the reducer. How often it is called depends on the data.
 

@@ -36,6 +36,7 @@ class Pipeline:
     def __init__(self, place: Place, bad: BadRecords) -> None:
         self._place = place
         self._bad = bad
+        self._columnar = False  # whether the file that is read has rows instead of lines
 
     def apply(self, ops: Sequence[NarrowOp], items: Iterable[Any]) -> Iterable[Any]:
         """Return the stream behind the operations; nothing is read yet."""
@@ -54,11 +55,21 @@ class Pipeline:
         self._bad.add(self._place, operation, record, error)
 
     def on_bad(self, operation: str) -> Callable[[int | None, Any, Exception], None]:
-        """Return what readers and writers tell of bad records."""
+        """Return what readers tell of bad records: the line of a text file, or the row."""
 
         def add(number: int | None, record: Any, error: Exception) -> None:
-            self._place.position = number
-            self._bad.add(self._place, operation, record, error)
+            known = {"position" if self._columnar else "line": number}
+            with self._place.at(**known):
+                self._bad.add(self._place, operation, record, error)
+
+        return add
+
+    def add_unwritten(self, operation: str) -> Callable[[int | None, Any, Exception], None]:
+        """Return what writers tell of bad records; their numbers are those of the output, and no place in the input."""
+
+        def add(_: int | None, record: Any, error: Exception) -> None:
+            with self._place.at():
+                self._bad.add(self._place, operation, record, error)
 
         return add
 
@@ -79,9 +90,7 @@ class Pipeline:
             return self._map_shard(op, items)
         if isinstance(op, TakeOp):
             return itertools.islice(items, op.count)
-        if isinstance(op, WindowOp):
-            return _windows(iter(items), op.size)
-        return self._window_by(op, items)
+        return self.unplaced(_windows(iter(items), op.size) if isinstance(op, WindowOp) else self._window_by(op, items))
 
     # Generators, not map() and filter(): those take a StopIteration that leaks from user code for the end of the data.
 
@@ -136,9 +145,19 @@ class Pipeline:
                 rows = self._filter(op, batch_records(batch))
                 yield pa.RecordBatch.from_pylist(list(rows), schema=batch.schema)
 
+    def unplaced(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield items that come from no one record."""
+        place = self._place
+        try:
+            for item in items:
+                place.position = None
+                yield item
+        finally:
+            place.position = None
+
     def _map_shard(self, op: MapShardOp, items: Iterable[Any]) -> Iterator[Any]:
         arguments = (self._place.shard, iter(items)) if op.numbered else (iter(items),)
-        yield from op.fn(*arguments)
+        yield from self.unplaced(op.fn(*arguments))
 
     def _window_by(self, op: WindowByOp, items: Iterable[Any]) -> Iterator[list[Any]]:
         window: list[Any] = []
@@ -159,7 +178,8 @@ class Pipeline:
         first = list(itertools.islice(paths, 2))
         if len(first) == 1:
             loaded = self._read(op, first[0])
-            if isinstance(loaded, ColumnBatches):
+            if self._columnar:
+                assert isinstance(loaded, ColumnBatches)
                 return ColumnBatches(self._guarded(op, first[0], loaded.iter_batches()))
             return self._records(op, first[0], loaded)
         return (record for path in itertools.chain(first, paths) for record in self._records(op, path, self._read(op, path)))
@@ -172,7 +192,10 @@ class Pipeline:
             self._bad.add(self._place, repr(op), path, error)
             return ()
         self._place.file = path if isinstance(path, str) else path.path
-        return op.reader.read(path, self.on_bad(repr(op)))
+        self._place.position = None
+        loaded = op.reader.read(path, self.on_bad(repr(op)))
+        self._columnar = isinstance(loaded, ColumnBatches)
+        return loaded
 
     def _records(self, op: LoadOp, path: Any, records: Iterable[Any]) -> Iterator[Any]:
         guarded = self._guarded(op, path, records)

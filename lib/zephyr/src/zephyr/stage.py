@@ -13,6 +13,7 @@ from zephyr.bad_records import FAIL, BadRecords, ErrorPolicy, Place
 from zephyr.collector import relaxed_collector
 from zephyr.config import default_memory_bytes
 from zephyr.counters import counting
+from zephyr.errors import StageError
 from zephyr.io.columnar import ColumnBatches
 from zephyr.io.publish import Output, write_draft
 from zephyr.ops import Fold, Join, Map, PhysicalOp, Reduce, Sample, Scatter, Write
@@ -61,6 +62,8 @@ class StageContext:
     """The shards of other datasets that belong to this one: the right side of a join."""
     stage_name: str = "stage"
     """For messages."""
+    stage_text: str = ""
+    """Its operations, for messages."""
     memory_bytes: int | None = None
     """See ``ExecutionHint``."""
     errors: ErrorPolicy = FAIL
@@ -147,8 +150,8 @@ class _Task:
         place = _place_of(ctx)
 
         def on_bad(item: Any, error: Exception) -> None:
-            place.position = None  # a whole block has been read
-            self.bad.add(place, repr(op), item, error)
+            with place.at():  # a whole block has been read
+                self.bad.add(place, repr(op), item, error)
 
         scatterer = Scatterer(op, self._memory_bytes, path, ctx.spill_threshold_bytes, on_bad)
         with closing(scatterer):
@@ -179,11 +182,11 @@ class _Task:
                 return join_sorted(items, right, op.op, self._merging())
             return join_runs(ctx.shard.chunks, right.chunks, op.op, self._merging())
         if isinstance(op, Fold):
-            return _call(op.fn, items)
+            return pipeline.unplaced(_call(op.fn, items))
         if isinstance(op, Sample):
             return self._sample(op, pipeline, items)
         if isinstance(op, Write):
-            return self._write(ctx, op, items, pipeline.on_bad(f"{op!r}"))
+            return self._write(ctx, op, items, pipeline.add_unwritten(repr(op)))
         raise TypeError(f"{op!r} cannot run in the middle of a worker's stage")
 
     def _write(
@@ -257,7 +260,7 @@ def count_items(items: Iterable[Any]) -> int:
 
 
 def _place_of(ctx: StageContext) -> Place:
-    return Place(ctx.stage_name, ctx.shard_idx, ctx.total_shards, ctx.shard.label)
+    return Place(ctx.stage_name, ctx.stage_text, ctx.shard_idx, ctx.total_shards, ctx.shard.label)
 
 
 @contextmanager
@@ -265,12 +268,14 @@ def _noted(place: Place) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        add_note(error, str(place), place.stage)
+        if isinstance(error, StageError):  # of an item among others that were encoded with it
+            place.position = None
+        add_note(error, str(place))
         raise
 
 
-def add_note(error: BaseException, note: str, stage: str) -> None:
+def add_note(error: BaseException, note: str) -> None:
     """Add to an exception where it happened, unless it says so already."""
-    begin = f"in {stage}, "
+    begin = note.partition(", shard")[0]
     if not any(known.startswith(begin) for known in getattr(error, "__notes__", ())):
         error.add_note(note)

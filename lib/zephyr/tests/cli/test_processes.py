@@ -109,11 +109,16 @@ def test_absent_controller_ends_with_3(process: Command, script: Script) -> None
 @pytest.mark.parametrize("where", [["--controller", "local[1]"], ["--context", "threadpool"]], ids=" ".join)
 def test_interrupt_ends_with_130_and_leaves_nothing_behind(where: list[str], script: Script, tmp_path: Path) -> None:
     place = tmp_path / "place"
-    command = [sys.executable, "-m", "zephyr", "run", str(script(HANG)), "--storage", str(place), *where]
+    # Where the tests run in the background of a shell, processes would ignore the signal.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from zephyr.cli import main; main()"
+    command = [sys.executable, "-c", program, "run", str(script(HANG)), "--storage", str(place), *where]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         eventually(lambda: (tmp_path / "begun").exists() or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30.0)
+        try:
+            _, errors = process.communicate(timeout=30.0)
+        finally:
+            process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert list(place.iterdir()) == []

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -121,8 +121,8 @@ class Case:
         ledger.touch()
         self.ledgers.append(ledger)
         place, log = self.place, str(self.log)
-        fields = {"inputs": str(self.inputs), "out": f"{place}/out", "storage": f"{place}/storage"}
-        return replace(Order("flat", **fields, log=log, ledger=str(ledger), env=self._env), job=job, **changes)
+        fields: dict[str, Any] = {"job": job, "inputs": str(self.inputs), "out": f"{place}/out", "storage": f"{place}/storage"}
+        return Order(**fields, log=log, ledger=str(ledger), env=self._env, **changes)
 
     def run(self, job: str, **changes: Any) -> int:
         """Run a process to its end and return how it has ended."""

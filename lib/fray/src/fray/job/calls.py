@@ -74,7 +74,8 @@ class Call:
                 failures += 1
                 wanted = isinstance(error, (*self._options.retry_exceptions, TaskTimeout))
                 if self._reason is not None or not wanted or not self._options.allows_retry(failures):
-                    raise self._presentable(self._reason or error) from None
+                    shown = self._presentable(self._reason or error)
+                    raise shown from shown.__cause__  # the user's own cause, not what happened on the way here
                 last = error
             delay_s = compute_retry_delay_s(self._options.retry_delay_s, failures, self._name)
             with lent_slot():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,11 +21,11 @@ from zephyr.plan import ExecutionHint, PhysicalPlan, compute_plan
 from zephyr.plan.fingerprint import fingerprint, plan_fingerprints
 from zephyr.shard import Shard
 from zephyr.storage import StorageManager
+from zephyr.storage.manager import slug
 
 T = TypeVar("T")
 
 DEFAULT_MAX_PARALLELISM = 1024
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class Backend:
         totals = RunTotals({} if counters is None else counters)
         record = RunRecord(self._storage.job_path) if config.resume else None
         if record is not None:
-            record.begin(plan)
+            self._storage.begin_run(record.begin(plan))
         settings = Settings(config.max_parallelism, config.speculate_after_s, config.progress, config.errors, record)
         return PlanRun(self._context, plan, self._storage, settings, totals, config.name).run()
 
@@ -188,6 +187,6 @@ def _iterate(
 def _job_id(plan: PhysicalPlan, name: str | None) -> str:
     """Return what a run is found by that is to be resumed: its name, what it writes, or else all that it does."""
     if name is not None:
-        return f"run-{_NOT_IN_NAMES.sub('-', name)}-{fingerprint(name)[:8]}"
+        return f"run-{slug(name)}-{fingerprint(name)[:8]}"
     outputs = [op.pattern for stage in plan.stages for op in stage.operations if isinstance(op, Write)]
     return f"run-{fingerprint([name_of(pattern) for pattern in outputs] or plan_fingerprints(plan))}"

@@ -7,6 +7,7 @@ results; on storage that does not honour that, only one driver may carry out a r
 from __future__ import annotations
 
 import logging
+import uuid
 
 from zephyr.errors import ChunkCorrupted, PlanChanged, StorageError
 from zephyr.plan.fingerprint import plan_fingerprints
@@ -19,6 +20,7 @@ from zephyr.storage.manager import COMMITS, RECORD
 logger = logging.getLogger(__name__)
 
 MAX_SHOWN_CHANGES = 10
+_ID_BYTES = 32
 
 
 class RunRecord:
@@ -31,9 +33,10 @@ class RunRecord:
     def __init__(self, job_path: str) -> None:
         self._job_path = job_path
         self._path = f"{job_path}/{RECORD}"
+        self._run_id = uuid.uuid4().hex
 
-    def begin(self, plan: PhysicalPlan) -> None:
-        """Record the plan, or make sure that it is the one recorded.
+    def begin(self, plan: PhysicalPlan) -> str:
+        """Record the plan, or make sure that it is the one recorded; return the id of the run.
 
         Raises:
             PlanChanged: telling what differs.
@@ -44,16 +47,23 @@ class RunRecord:
                 "%s does not create objects exclusively: make sure that only one driver carries out this run", self._job_path
             )
         pieces = plan_fingerprints(plan)
-        if create_exclusive(self._path, encode_frame([pieces])[0]):
-            return
-        recorded = read_commit(self._path)
-        before = [] if recorded is None else decode_frame(recorded, self._path)[0]
-        if before != pieces:
-            raise PlanChanged(self._job_path, _changes(before, pieces))
+        mine = self._run_id.encode() + encode_frame([pieces])[0]
+        while True:  # until it neither appears nor goes between two looks
+            recorded = read_commit(self._path)
+            if recorded is None:
+                if create_exclusive(self._path, mine):
+                    return self._run_id
+                continue
+            before = decode_frame(memoryview(recorded)[_ID_BYTES:], self._path)[0]
+            if before != pieces:
+                raise PlanChanged(self._job_path, _changes(before, pieces))
+            self._run_id = recorded[:_ID_BYTES].decode()
+            return self._run_id
 
-    def exists(self) -> bool:
-        """Tell whether the run goes on."""
-        return read_commit(self._path) is not None
+    def goes_on(self) -> bool:
+        """Tell whether the run has not been ended."""
+        found = read_commit(self._path)
+        return found is not None and found.startswith(self._run_id.encode())
 
     def check(self) -> None:
         """Make sure that the run has not been ended by another driver.
@@ -61,7 +71,7 @@ class RunRecord:
         Raises:
             StorageError: saying so.
         """
-        if not self.exists():
+        if not self.goes_on():
             raise StorageError(f"the run in {self._job_path} was ended by another driver. Look at its result, or run it again")
 
 

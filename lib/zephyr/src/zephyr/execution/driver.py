@@ -15,13 +15,14 @@ from zephyr.execution.stage_run import Settings, StageJob, StageRun, Unit
 from zephyr.io.formats import FileSplit
 from zephyr.ops import Fold, Join, Map, MapShardOp, PhysicalOp, Reshard, Sample, Scatter, Union, Write, name_of
 from zephyr.plan.fingerprint import fingerprint, plan_fingerprints
-from zephyr.plan.paths import basename_of, compute_paths, format_path
+from zephyr.plan.paths import basename_of, common_directory, compute_paths
 from zephyr.plan.values import PhysicalPlan, PhysicalStage, StageType
 from zephyr.shard import Shard, reshard
 from zephyr.shuffle.order import compute_bounds
 from zephyr.storage import InlineRef, StorageManager
 from zephyr.storage.codec import encode_items
 from zephyr.storage.commit import remove_drafts
+from zephyr.storage.manager import slug
 
 Shards = Sequence[Shard]
 
@@ -126,9 +127,9 @@ class PlanRun:
             output = run.run()
         finally:
             self._totals.add(name, run)
-        if self._settings.errors.on_error == "dead_letter":
-            file = f"{name.replace(', ', '-').replace(' ', '-')}.jsonl"
-            write_dead_letters(f"{self._dead_letter_directory()}/{file}", run.iter_dead_letters())
+            if self._settings.errors.on_error == "dead_letter":
+                path = f"{self._dead_letter_directory()}/{slug(name)}.jsonl"
+                write_dead_letters(path, run.iter_dead_letters())
         if write is not None:
             self._write_manifests(write, job, run, kept)
         return output, run
@@ -276,9 +277,8 @@ class PlanRun:
     def _dead_letter_directory(self) -> str:
         write = next((found for stage in reversed(self._plan.stages) if (found := _write_of(stage)) is not None), None)
         if write is None:
-            return f"{self._storage.base_path}/dead-letters/{self._label or self._storage.job_id}"
-        path = format_path(write.pattern, 0, max(1, self._plan.output_shards), "x")
-        return f"{path.rpartition('/')[0]}/_dead_letters"
+            return f"{self._storage.base_path}/dead-letters/{slug(self._label) if self._label else self._storage.job_id}"
+        return f"{common_directory(write.pattern)}/_dead_letters"
 
 
 def _write_of(stage: PhysicalStage) -> Write | None:

@@ -23,7 +23,7 @@ EntryKind = Literal["file", "directory", "other"]
 """Links are other, whatever they lead to."""
 
 _HEX = "[0-9a-f]{32}"
-STAGE = re.compile(r"stage-\d{3,}")
+STAGE = re.compile(r"stage-\d{3,}(-[0-9a-f]{8})?")
 """The names of the directories of a job's stages."""
 _STAGE = STAGE.pattern
 _JOB = re.compile(_HEX)

@@ -11,7 +11,7 @@ from typing import Any
 from fray import JobContext
 
 from zephyr.bad_records import ErrorPolicy
-from zephyr.errors import StorageError
+from zephyr.errors import ChunkMissing, StorageError
 from zephyr.execution.commits import Commits, RunRecord
 from zephyr.execution.groups import compute_groups
 from zephyr.execution.manifest import forget_files
@@ -95,7 +95,7 @@ class StageOutput(Sequence[Shard]):
     """The shards that a stage has made, put together when they are asked for."""
 
     def __init__(self, tables: Sequence[ChunkTable], count: int, kept: dict[int, str]) -> None:
-        self._tables = tables
+        self._tables = [(table, table.span) for table in tables]
         self._count = count
         self._kept = kept
 
@@ -109,7 +109,7 @@ class StageOutput(Sequence[Shard]):
             raise IndexError(shard)
         if shard in self._kept:
             return Shard((InlineRef(encode_items([self._kept[shard]]), 1),))
-        return Shard(tuple(ref for table in self._tables for ref in table.of_shard(shard)))
+        return Shard(tuple(ref for table, span in self._tables if shard in span for ref in table.of_shard(shard)))
 
 
 class StageRun:
@@ -157,18 +157,23 @@ class StageRun:
         ):
             try:
                 self._run_tasks(done)
-            except BaseException:
-                if not self._can_be_resumed():  # else what is committed may have to be published yet
+            except BaseException as error:
+                if not self._goes_on():  # else what is committed may have to be published yet
                     self._remove_drafts()
+                    if settings.record is not None and isinstance(
+                        error, (OSError, ChunkMissing)
+                    ):  # what it looks for is gone with the run
+                        settings.record.check()
                 raise
             self._remove_drafts()
         tables = [result.chunks for result in self.results]
         return StageOutput(tables, job.stage.output_shards, job.kept)
 
-    def _can_be_resumed(self) -> bool:
+    def _goes_on(self) -> bool:
+        """Tell whether this run, failed as it has, can be resumed."""
         record = self._settings.record
         try:
-            return record is not None and record.exists()
+            return record is not None and record.goes_on()
         except StorageError:  # a reason to keep what is there
             return True
 
@@ -199,7 +204,8 @@ class StageRun:
             job.path,
             job.threshold_bytes,
             unit.aux(),
-            f"{job.title} ({job.stage})",
+            job.title,
+            str(job.stage),
             job.hints.memory_bytes,
             self._settings.errors,
             job.output_paths[unit.shard_idx] if job.output_paths else None,
@@ -242,15 +248,18 @@ class StageRun:
         first, last = group[0].shard_idx, group[-1].shard_idx
         shards = f"shard {first}" if first == last else f"shards {first} to {last}"
         stage = f"{job.title} ({job.stage})"
-        add_note(error, f"in {stage}, {shards} of {job.total_shards}", stage)
+        add_note(error, f"in {stage}, {shards} of {job.total_shards}")
 
     def _remove_drafts(self) -> None:
         for directory in sorted({path.rpartition("/")[0] for path in self._job.output_paths}):
             remove_drafts(directory, self._job.marker)
 
     def iter_dead_letters(self) -> Iterator[dict[str, Any]]:
-        """Yield the records that were left out, in the order of their input, with what is known of them."""
-        for result in self.results:
+        """Yield the records that were left out, in the order of their input, with what is known of them.
+
+        After a failure, those of the tasks that have ended.
+        """
+        for _, result in sorted(self._results.items()):
             for ref in result.dead_letters:
                 yield from ref
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -73,22 +74,17 @@ class Calls:
         Raises:
             BaseException: the first failure's own exception.
         """
-        waiting = iter(numbers)
-        more = True
+        waiting = deque(numbers)
         try:
-            while more or self._running:
-                while more and len(self._running) < self._max_parallelism:
-                    number = next(waiting, None)
-                    if number is None:
-                        more = False
-                        break
-                    future = self._submit(number, second=False)
+            while waiting or self._running:
+                while waiting and len(self._running) < self._max_parallelism:
+                    future = self._submit(waiting.popleft(), second=False)
                     if future.done():  # a context that runs tasks at once: see failures before starting the next
                         self._take([future], on_done, on_failure)
                 if self._running:
-                    self._context.wait(list(self._running), timeout=self._timeout_s(more))
+                    self._context.wait(list(self._running), timeout=self._timeout_s(bool(waiting)))
                     self._take([future for future in self._running if future.done()], on_done, on_failure)
-                if not more:
+                if not waiting:
                     self._speculate()
         finally:
             for future in self._running:

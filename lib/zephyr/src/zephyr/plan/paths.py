@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from zephyr.errors import PlanError
+from zephyr.io.files import absolute_path
 from zephyr.io.formats import Writer
 from zephyr.ops import PathPattern, name_of
 
@@ -43,8 +44,15 @@ def compute_paths(pattern: PathPattern, shards: int, basenames: Sequence[str] | 
 def format_path(pattern: PathPattern, shard: int, total: int, basename: str | None) -> str:
     """Return the path of a shard."""
     if not isinstance(pattern, str):
-        return pattern(shard, total)
+        return absolute_path(pattern(shard, total))
     return pattern.format(shard=shard, total=total, basename=basename)
+
+
+def common_directory(pattern: PathPattern) -> str:
+    """Return the directory of all shards: as much of it as they have in common."""
+    if not isinstance(pattern, str):
+        return format_path(pattern, 0, 1, None).rpartition("/")[0]
+    return pattern.partition("{")[0].rpartition("/")[0] if "{" in pattern else pattern.rpartition("/")[0]
 
 
 def basename_of(path: str) -> str:

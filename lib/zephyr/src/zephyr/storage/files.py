@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,6 +125,25 @@ def make_directory(path: str) -> None:
     fs, inner = locate(path)
     if is_local(fs):
         Path(inner).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def list_names(path: str) -> list[str]:
+    """Return the names in a directory, sorted; none if there is no such directory."""
+    fs, inner = locate(path)
+    fs.invalidate_cache()  # others write here
+    try:
+        found = fs.ls(inner, detail=False)
+    except FileNotFoundError:
+        return []
+    return sorted({name.rstrip("/").rpartition("/")[2] for name in found})
+
+
+def remove_empty(path: str) -> None:
+    """Remove a directory if nothing is in it; object stores have none."""
+    fs, inner = locate(path)
+    if is_local(fs):
+        with suppress(OSError):
+            Path(inner).rmdir()
 
 
 def remove_tree(path: str) -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from types import TracebackType
 from typing import Self
 
 from zephyr.config import resolve_base_path
-from zephyr.storage.files import make_directory, remove_tree
+from zephyr.storage.commit import read_commit
+from zephyr.storage.files import list_names, make_directory, remove_empty, remove_tree
 from zephyr.storage.writer import DEFAULT_SPILL_THRESHOLD_BYTES, ChunkWriter
 
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 RECORD = "plan"
-"""Name of the object in a job's directory that says what is carried out there."""
+"""Name of the object in a job's directory that says what is carried out there. It begins with the id of the run."""
 COMMITS = "commits"
 """Name of the directory in a stage's that has the results of its tasks."""
 MAX_INLINE_BYTES = 64 * 1024 * 1024
 """What all inline chunks of a stage may come to: they pass through the driver."""
+
+
+def slug(name: str) -> str:
+    """Return a name for a file or a directory, made from any text."""
+    return _NOT_IN_NAMES.sub("-", name).strip(".-") or "unnamed"
 
 
 def chunk_path(stage_path: str, shard: int, chunk: int, attempt: str = "") -> str:
@@ -59,6 +67,7 @@ class StorageManager:
         self.job_path = f"{self.base_path}/{self.job_id}"
         """The directory of all intermediate data of the job."""
         self._stage = 0
+        self._run_id: str | None = None
 
     @property
     def spill_threshold_bytes(self) -> float:
@@ -74,10 +83,7 @@ class StorageManager:
     @property
     def stage_path(self) -> str:
         """The directory of the current stage."""
-        return self._stage_path(self._stage)
-
-    def _stage_path(self, number: int) -> str:
-        return f"{self.job_path}/stage-{number:03d}"
+        return f"{self.job_path}/stage-{self._stage:03d}{self._suffix}"
 
     def chunk_path(self, shard: int, chunk: int) -> str:
         """Return where a chunk of the current stage is spilled to."""
@@ -93,20 +99,36 @@ class StorageManager:
         make_directory(self.stage_path)
         return self.stage_path
 
+    def begin_run(self, run_id: str) -> None:
+        """Keep the data of one run of a job that can be resumed apart from that of others; remove what those have left."""
+        self._run_id = run_id
+        for name in list_names(self.job_path):
+            if name.startswith("stage-") and not name.endswith(self._suffix):
+                remove_tree(f"{self.job_path}/{name}")
+
     def cleanup(self) -> None:
         """Remove all intermediate data of the job; log what cannot be removed. Idempotent.
 
-        First goes the record of the run, then its commits, then the chunks that they name: so whenever this is interrupted,
-        what is left can be resumed, or is begun anew.
+        The record of a run goes first: without it nobody takes what is still there for part of a run. What is not of this run
+        stays.
         """
-        if self._keep:
+        if self._run_id is None:
+            remove_tree(self.job_path)
+            return
+        record = read_commit(f"{self.job_path}/{RECORD}")
+        if record is not None and record.startswith(self._run_id.encode()):
             remove_tree(f"{self.job_path}/{RECORD}")
-            for stage in range(self._stage + 1):
-                remove_tree(f"{self._stage_path(stage)}/{COMMITS}")
-        remove_tree(self.job_path)
+        for name in list_names(self.job_path):
+            if name.endswith(self._suffix) or name.startswith("."):  # a driver that was killed while it tried the storage
+                remove_tree(f"{self.job_path}/{name}")
+        remove_empty(self.job_path)
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self._run_id is None else f"-{self._run_id[:8]}"
 
     def __enter__(self) -> Self:
-        make_directory(self.stage_path)
+        make_directory(self.job_path if self._keep else self.stage_path)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

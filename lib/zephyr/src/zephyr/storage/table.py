@@ -49,6 +49,12 @@ class ChunkTable:
             yield self._chunk(row)
 
     @property
+    def span(self) -> range:
+        """From the first shard that has chunks here to the last."""
+        count = len(self.rows) // _ROW.size
+        return range(self._shard(0), self._shard(count - 1) + 1) if count else range(0)
+
+    @property
     def count(self) -> int:
         """Number of items in all chunks."""
         return sum(items for _, _, _, _, items, _ in _ROW.iter_unpack(self.rows))
