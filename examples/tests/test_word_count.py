@@ -26,7 +26,7 @@ def count_words(paths: Iterable[str]) -> Counter[str]:
 
 
 def read_counts(output: Path) -> dict[str, int]:
-    records = [json.loads(line) for path in sorted(output.iterdir()) for line in path.read_text().splitlines()]
+    records = [json.loads(line) for path in sorted(output.glob("words-*.jsonl")) for line in path.read_text().splitlines()]
     assert len({record["word"] for record in records}) == len(records)
     return {record["word"]: record["count"] for record in records}
 

@@ -67,9 +67,10 @@ class Pipeline:
     def add_unwritten(self, operation: str) -> Callable[[int | None, Any, Exception], None]:
         """Return what writers tell of bad records; their numbers are those of the output, and no place in the input."""
 
-        def add(_: int | None, record: Any, error: Exception) -> None:
+        def add(number: int | None, record: Any, error: Exception) -> None:
+            which = "" if number is None else f", record {number} of the output"
             with self._place.at():
-                self._bad.add(self._place, operation, record, error)
+                self._bad.add(self._place, operation + which, record, error)
 
         return add
 

@@ -61,12 +61,12 @@ def output(sync: JobContext, tmp_path: Path) -> Path:
 def test_chunk_is_described_by_its_frames_without_decoding_items(zephyr: Command, tmp_path: Path) -> None:
     path = make_chunk(f"{tmp_path}/c.zep", [*range(20), Trap()])
     told = zephyr("inspect", path, "--json").json
-    assert (told["kind"], told["path"], told["items"], told["frames"]) == ("chunk", path, 21, 2)
+    assert (told["kind"], told["path"], told["items"], told["frames"]) == ("chunk", path, 21, 3)
     assert told["bytes"] == Path(path).stat().st_size == sum(frame["bytes"] for frame in told["first_frames"])
-    assert told["encodings"] == {"pickle": 2}
-    first, second = told["first_frames"]
-    assert (first["at_byte"], first["encoding"], first["items"], first["intact"]) == (0, "pickle", 16, True)
-    assert (second["at_byte"], second["items"]) == (first["bytes"], 5)
+    assert told["encodings"] == {"pickle": 3}
+    first, second, third = told["first_frames"]
+    assert (first["at_byte"], first["encoding"], first["items"], first["intact"]) == (0, "pickle", 1, True)
+    assert (second["at_byte"], second["items"], third["items"]) == (first["bytes"], 8, 12)
     assert told["damage"] == []
     assert "first_items" not in told
     assert not Path("unpickled").exists()
@@ -88,7 +88,7 @@ def test_chunk_of_record_batches_is_told_from_one_of_items(zephyr: Command, tmp_
 def test_limit_bounds_the_frames_that_are_listed(zephyr: Command, tmp_path: Path) -> None:
     path = make_chunk(f"{tmp_path}/c.zep", list(range(20)))
     told = zephyr("inspect", path, "--json", "--limit", 1).json
-    assert (told["frames"], len(told["first_frames"])) == (2, 1)
+    assert (told["frames"], len(told["first_frames"])) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ def test_run_to_be_resumed_tells_which_stages_are_complete(zephyr: Command, sync
         "complete": True,
     }
     assert (second["stage"], second["commits"], second["complete"]) == ("stage-002", 0, None)
-    (job / "stage-001/commits/000001-000001").unlink()
-    shutil.rmtree(job / "stage-002")
+    next(job.glob("stage-001-*/commits/000001-000001")).unlink()
+    shutil.rmtree(next(job.glob("stage-002-*")))
     (only,) = zephyr("inspect", job, "--json").json["stages"]
     assert (only["inputs_done"], only["inputs_missing"], only["complete"]) == (2, 1, False)
 

@@ -135,7 +135,7 @@ def _describe_stage(name: str, below: Sequence[Entry], complete: bool | None) ->
     done = sum(int(last) - int(first) + 1 for first, last in (match.groups() for match in ranges))
     missing = max((int(match[2]) + 1 for match in ranges), default=0) - done
     return {
-        "stage": name,
+        "stage": name[: len("stage-000")],  # without the id of the run
         "chunks": len(chunks),
         "bytes": sum(entry.size_bytes for entry in chunks),
         "commits": len(ranges),

@@ -104,6 +104,12 @@ class Commits:
         """
         return {name: self._decode(data, name) for name, data in list_commits(self._directory).items()}
 
+    def find(self, name: str) -> TaskResult | None:
+        """Return the result of a task, if there is one."""
+        path = f"{self._directory}/{name}"
+        found = read_commit(path)
+        return None if found is None else self._decode(found, path)
+
     def commit(self, name: str, result: TaskResult) -> TaskResult:
         """Make this the result of a task, and return the one that counts: this one, or that of another driver.
 
@@ -115,11 +121,11 @@ class Commits:
         self._record.check()
         if created:
             return result
-        found = read_commit(path)
+        found = self.find(name)
         if found is None:
             self._record.check()
             raise StorageError(f"the commit {path} is gone, though its run goes on. Remove that run's directory to begin anew")
-        return self._decode(found, path)
+        return found
 
     def _decode(self, data: bytes, where: str) -> TaskResult:
         (result,) = decode_frame(data, where)

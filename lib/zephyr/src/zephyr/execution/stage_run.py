@@ -27,6 +27,8 @@ from zephyr.storage.commit import publish, remove_drafts
 from zephyr.storage.files import is_local, locate
 from zephyr.storage.table import ChunkTable
 
+_GONE = (OSError, ChunkMissing)
+"""What a task ends with whose draft or chunk another driver has removed."""
 PUBLISHERS = 16
 """Outputs that are published at a time where each takes a few requests."""
 
@@ -243,12 +245,17 @@ class StageRun:
         self._bytes += sum(output.size_bytes for output in result.outputs) or result.chunks.stored_bytes
         self._progress.show(self._done, self._rows, self._bytes, self.counters)
 
-    def _explain(self, number: int, error: BaseException) -> None:
+    def _explain(self, number: int, error: BaseException) -> TaskResult | None:
+        """Tell where it happened; or return what another driver has committed, if that is why something is gone."""
+        if self._commits is not None and isinstance(error, _GONE):
+            found = self._commits.find(self._name(number))
+            if found is not None:
+                return found
         group, job = self._groups[number], self._job
         first, last = group[0].shard_idx, group[-1].shard_idx
         shards = f"shard {first}" if first == last else f"shards {first} to {last}"
-        stage = f"{job.title} ({job.stage})"
-        add_note(error, f"in {stage}, {shards} of {job.total_shards}")
+        add_note(error, f"in {job.title} ({job.stage}), {shards} of {job.total_shards}")
+        return None
 
     def _remove_drafts(self) -> None:
         for directory in sorted({path.rpartition("/")[0] for path in self._job.output_paths}):

@@ -64,12 +64,13 @@ class Calls:
         self,
         numbers: Iterable[int],
         on_done: Callable[[int, Any], None],
-        on_failure: Callable[[int, BaseException], None],
+        on_failure: Callable[[int, BaseException], Any],
     ) -> None:
         """Run the calls of these numbers and report how each ends. Blocks.
 
         After the first failure, or when interrupted, no call is started any more and those under way are cancelled. Of two
-        attempts at a call the first to end counts. ``on_failure`` sees the exception before it is raised.
+        attempts at a call the first to end counts. ``on_failure`` sees the exception before it is raised, or returns a result
+        that counts instead.
 
         Raises:
             BaseException: the first failure's own exception.
@@ -102,7 +103,7 @@ class Calls:
         self,
         ended: list[JobFuture[Any]],
         on_done: Callable[[int, Any], None],
-        on_failure: Callable[[int, BaseException], None],
+        on_failure: Callable[[int, BaseException], Any],
     ) -> None:
         for future in sorted(ended, key=lambda future: future.completed_at or 0):
             attempt = self._running.pop(future, None)
@@ -111,8 +112,9 @@ class Calls:
             try:
                 result = future.result()
             except Exception as error:
-                on_failure(attempt.number, error)
-                raise
+                result = on_failure(attempt.number, error)
+                if result is None:
+                    raise
             self._done.add(attempt.number)
             self._durations_s.append(time.monotonic() - attempt.begun_at)
             if attempt.second:
