@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 
 from zephyr.errors import PlanError
 from zephyr.expr import Expr, prune_expr
-from zephyr.io.arrow import Converter, Spool, empty_batch, fit_batch
+from zephyr.io.arrow import Converter, Spool
 from zephyr.io.columnar import ColumnBatches, filter_rows, gather, needed_columns, select_columns
 from zephyr.io.compression import compression_of
 from zephyr.io.formats import FileSplit, OnBadRecord, Written, raise_bad_record
+from zephyr.io.widening import empty_batch, fit_batch
 from zephyr.storage.files import is_local, locate
 
 ROW_GROUP_BYTES = 32 * 1024 * 1024

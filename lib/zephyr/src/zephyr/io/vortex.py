@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from zephyr.errors import PlanError
 from zephyr.expr import Expr
-from zephyr.io.arrow import Converter, Spool, empty_batch, fit_batch, without_views
+from zephyr.io.arrow import Converter, Spool
 from zephyr.io.columnar import ColumnBatches, filter_rows, gather, needed_columns, select_columns
 from zephyr.io.compression import compression_of
 from zephyr.io.formats import FileSplit, OnBadRecord, StreamWriter, Written, raise_bad_record
+from zephyr.io.widening import empty_batch, fit_batch, without_views
 from zephyr.storage.files import is_local, locate
 
 BATCH_BYTES = 8 * 1024 * 1024
