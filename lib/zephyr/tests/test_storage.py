@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy
 import pytest
+from fray import create_job_ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zephyr import ChunkCorrupted, ChunkMissing, StageError
+from zephyr import Backend, ChunkCorrupted, ChunkMissing, Dataset, StageError
 from zephyr.config import resolve_base_path
 from zephyr.storage import ChunkWriter, InlineRef, SliceRef, StorageManager, StorageRef
 
@@ -205,3 +206,16 @@ def test_base_path_is_argument_then_environment_then_private_directory(tmp_path:
     assert resolve_base_path(None, {**env, "FRAY_STORAGE": ""}) == "gs://b/zephyr"
     private = Path(resolve_base_path(None, {"TMPDIR": str(tmp_path)}))
     assert private.parent == tmp_path and private.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("format_", ["parquet", "vortex"])
+def test_a_reference_may_name_a_columnar_file_whatever_it_is_called(tmp_path: Path, format_: str) -> None:
+    records = [{"a": n, "b": str(n)} for n in range(10)]
+    with create_job_ctx("sync") as ctx:
+        rows = Dataset.from_list([records]).flat_map(iter)
+        (path,) = Backend.execute(getattr(rows, f"write_{format_}")(f"{tmp_path}/rows.{format_}"), ctx)
+    renamed = Path(path).rename(tmp_path / "chunk.zep")
+    assert list(StorageRef(str(renamed), 10)) == records
+    assert list(SliceRef(StorageRef(str(renamed), 10), 3, 2)) == records[3:5]
+    with pytest.raises(ChunkCorrupted, match="10 items instead of 11"):
+        list(StorageRef(str(renamed), 11))

@@ -153,6 +153,10 @@ class Agent:
                     continue
             except TransportError as error:
                 log.info("worker %s: %s", self.worker_id, error)
+            except Exception:  # a defect of ours must not leave a worker that lives, reports, and does nothing
+                log.exception("worker %s could not follow its orders; it begins a new life", self.worker_id)
+                with contextlib.suppress(TransportError):
+                    await self._begin_new_life()
             await asyncio.sleep(backoff_s)
             backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
 

@@ -58,9 +58,13 @@ class ExecutorProcess:
         """What it ended last, for output that comes after."""
 
     def send(self, frame: frames.Frame) -> None:
-        """Send work. Does not block: what the executor does not read yet is buffered here."""
-        if self.link.transport is not None:
-            self.link.transport.write(frames.pack(frame))
+        """Send work. Does not block: what the executor does not read yet is buffered here.
+
+        Does nothing when the executor has ended: its exit is on its way, and tells what becomes of the work.
+        """
+        transport = self.link.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(frames.pack(frame))
 
     def order(self, frame: frames.Frame) -> None:
         """Send what cannot wait."""
