@@ -20,17 +20,22 @@ def with_length(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"len": len(record["text"])}
 
 
-def count_words(records: Iterator[dict[str, Any]]) -> Iterable[tuple[str, int]]:
+def count_words(records: Iterator[dict[str, Any]]) -> Counter[str]:
     """Count the words of a shard."""
     counts: Counter[str] = Counter()
     for record in records:
         counts.update(record["text"].split(" "))
-    return counts.items()
+    return counts
 
 
-def add_up(word: str, pairs: Iterator[tuple[str, int]]) -> tuple[str, int]:
-    """Return the word with the sum of its counts."""
-    return word, sum(count for _, count in pairs)
+def add_counts(parts: Iterator[Counter[str]]) -> Counter[str]:
+    """Add up the counts of shards."""
+    return sum(parts, Counter())
+
+
+def as_rows(counts: Counter[str]) -> list[dict[str, Any]]:
+    """Return a row for each word."""
+    return [{"word": word, "count": count} for word, count in counts.items()]
 
 
 def with_rank(_bucket: int, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -73,9 +78,7 @@ class ZephyrEngine(DataEngine):
         return [record["id"] for record in self._run(records)]
 
     def count_words(self, source: str, target: str) -> None:
-        pairs = self._load(source).map_shard(count_words)
-        counts = pairs.group_by(lambda pair: pair[0], add_up, num_output_shards=FILES)
-        rows = counts.map(lambda pair: {"word": pair[0], "count": pair[1]})
+        rows = self._load(source).reduce(count_words, add_counts).flat_map(as_rows)
         self._run(rows.write_parquet(f"{target}/{PLACE}.parquet"))
 
     def deduplicate(self, source: str, target: str, state: str, begun: str | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from zephyr import Backend, Dataset, col
+from zephyr import Backend, Dataset, col, counters
 from zephyr.plan.fingerprint import fingerprint
 
 pytestmark = pytest.mark.unit
@@ -157,3 +157,34 @@ def test_a_rerun_that_fails_half_way_leaves_no_manifest_of_other_files(tmp_path:
         assert not (tmp_path / "out" / "_SUCCESS").exists()
         Backend.execute(write(["a", "b"], first), ctx)
     assert [(tmp_path / "out" / f"{shard}.txt").read_text() for shard in (0, 1)] == ["a1\n", "b1\n"]
+
+
+def test_a_table_of_functions_that_names_itself_has_a_fingerprint(tmp_path: Path) -> None:
+    text = """
+def handle(value):
+    return TABLE[type(value)](value)
+
+def handle_list(values):
+    return [handle(value) for value in values]
+
+TABLE = {list: handle_list, int: abs}
+"""
+    module = load(tmp_path, text, "table")
+    other = load(tmp_path, text.replace("int: abs", "int: str"), "table")
+    del sys.modules["table"]
+    assert fingerprint(module.handle) == fingerprint(module.handle) != fingerprint(other.handle)
+
+
+def test_a_sorted_output_that_is_there_is_found_again(tmp_path: Path) -> None:
+    def note(x: int) -> int:
+        counters.increment("calls")
+        return x
+
+    from fray import create_job_ctx
+
+    found: list[dict[str, dict[str, int]]] = [{}, {}]
+    with create_job_ctx("sync") as ctx:
+        written = Dataset.from_list([3, 1, 2]).map(note).sort(num_output_shards=2)
+        out = written.write_jsonl(f"{tmp_path}/{{shard}}", skip_existing=True)
+        paths = [Backend.execute(out, ctx, counters=each) for each in found]
+    assert paths[0] == paths[1] and found == [{"stage 1": {"calls": 3}}, {}]

@@ -15,7 +15,10 @@ import numpy
 import pytest
 import zstandard
 from fray import JobContext
-from zephyr import Backend, Dataset, OutputConflict, load_text
+from zephyr import Backend, Dataset, OutputConflict, StorageError, load_text
+from zephyr.io.formats import raise_bad_record
+from zephyr.io.jsonl import JsonlWriter
+from zephyr.io.publish import publish_output, write_draft
 
 pytestmark = pytest.mark.unit
 
@@ -141,3 +144,16 @@ def test_files_of_several_zstd_frames_are_read_to_the_end(tmp_path: Path) -> Non
     path = tmp_path / "a.zst"
     path.write_bytes(zstandard.compress(b"one\n" * 50_000) + zstandard.compress(b"") + zstandard.compress(b"two\n"))
     assert list(load_text(str(path))) == ["one"] * 50_000 + ["two"]
+
+
+def test_an_output_whose_draft_is_gone_is_not_taken_for_what_is_in_its_place(tmp_path: Path) -> None:
+    path = str(tmp_path / "out.jsonl")
+    output = write_draft(0, path, "marker", JsonlWriter(), [1, 2], raise_bad_record)
+    publish_output(output)
+    publish_output(output)  # published before
+    Path(path).write_text("3\n4\n")
+    with pytest.raises(StorageError, match="another file is in its place"):
+        publish_output(output)
+    Path(path).unlink()
+    with pytest.raises(StorageError, match="not there itself"):
+        publish_output(output)

@@ -6,6 +6,7 @@ import math
 import random
 import subprocess
 import sys
+import threading
 from collections import defaultdict, namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -243,3 +244,35 @@ def test_more_runs_than_can_be_merged_at_once_keep_their_order(
     dataset = Dataset.from_list(lists).flat_map(iter).group_by(lambda item: item[0], pairs, 1)
     found = dict(Backend.execute(dataset, sync, spill_threshold_bytes=threshold))
     assert found == {key: [item for each in lists for item in each if item[0] == key] for key in range(3)}
+
+
+@pytest.mark.parametrize(
+    "keys", [[b"k", bytearray(b"k")], [True, numpy.True_], [(1, b"k"), (1, bytearray(b"k"))], ["a", "a"]], ids=repr
+)
+@pytest.mark.parametrize("sort_by", [None, lambda pair: -pair[1]])
+def test_equal_keys_of_several_kinds_are_one_key_with_values_in_order(sync: JobContext, keys: list[Any], sort_by: Any) -> None:
+    items = [(keys[n % 2], n) for n in range(4)]
+    ((_, values),) = group(sync, [items], lambda pair: pair[0], sort_by=sort_by)
+    assert [n for _, n in values] == ([0, 1, 2, 3] if sort_by is None else [3, 2, 1, 0])
+
+
+def test_a_combiner_whose_results_grow_is_bounded_like_others(sync: JobContext) -> None:
+    lengths: list[int] = []
+
+    def join_texts(key: int, texts: Iterator[str]) -> str:
+        joined = "".join(texts)
+        lengths.append(len(joined))
+        return joined
+
+    source = Dataset.from_list([range(30_000)]).flat_map(lambda numbers: (f"{n:01000d}" for n in numbers))
+    grouped = source.group_by(lambda text: int(text) % 5, lambda key, texts: sum(map(len, texts)), 1, combiner=join_texts)
+    assert sum(Backend.execute(grouped, sync, SMALL)) == 30_000_000
+    assert max(lengths) * 5 < 16 * 1024 * 1024  # of 30 MB; the limit is 8 MiB, and results are looked at from time to time
+
+
+def test_a_key_that_is_found_but_cannot_be_used_is_a_bad_record(sync: JobContext) -> None:
+    dataset = Dataset.from_list([[1, 2, 3, 4]]).flat_map(iter)
+    keyed = dataset.group_by(lambda n: threading.Lock() if n == 2 else n % 2, pairs, 2)
+    with pytest.raises(StageError, match="lock"):
+        Backend.execute(keyed, sync)
+    assert sorted(Backend.execute(keyed, sync, on_error="skip")) == [(0, [4]), (1, [1, 3])]

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from zephyr.bad_records import BadRecords, Place
-from zephyr.io.columnar import ColumnBatches, batch_records
+from zephyr.io.columnar import ColumnBatches, filter_rows, select_columns
 from zephyr.io.formats import FileSplit, Reader
 from zephyr.ops import (
     FilterOp,
@@ -78,9 +78,9 @@ class Pipeline:
         if isinstance(op, LoadOp):
             return self._load(op, items)
         if isinstance(items, ColumnBatches) and isinstance(op, SelectOp):
-            return ColumnBatches(_select_columns(batch, op.columns) for batch in items.iter_batches())
+            return ColumnBatches((select_columns(batch, op.columns) for batch in items.iter_batches()), items.note)
         if isinstance(items, ColumnBatches) and isinstance(op, FilterOp) and op.expr is not None:
-            return ColumnBatches(self._filter_batches(op, op.expr, items))
+            return ColumnBatches(self._filter_batches(op, op.expr, items), items.note)
         if isinstance(op, (MapOp, SelectOp)):
             return self._map(op, op.fn if isinstance(op, MapOp) else _selector(op.columns), items)
         if isinstance(op, FlatMapOp):
@@ -135,16 +135,11 @@ class Pipeline:
             yield item
 
     def _filter_batches(self, op: FilterOp, expr: Expr, items: ColumnBatches) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        from zephyr.expr import compute_mask
+        def on_bad(_: int | None, record: Any, error: Exception) -> None:
+            self.add_bad(repr(op), record, error)
 
         for batch in items.iter_batches():
-            try:
-                yield batch.filter(compute_mask(expr, batch))
-            except Exception:  # row by row, to blame the row
-                rows = self._filter(op, batch_records(batch))
-                yield pa.RecordBatch.from_pylist(list(rows), schema=batch.schema)
+            yield filter_rows(batch, expr, 1, on_bad)
 
     def unplaced(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield items that come from no one record."""
@@ -181,7 +176,7 @@ class Pipeline:
             loaded = self._read(op, first[0])
             if self._columnar:
                 assert isinstance(loaded, ColumnBatches)
-                return ColumnBatches(self._guarded(op, first[0], loaded.iter_batches()))
+                return ColumnBatches(self._guarded(op, first[0], loaded.iter_batches()), loaded.note)
             return self._records(op, first[0], loaded)
         return (record for path in itertools.chain(first, paths) for record in self._records(op, path, self._read(op, path)))
 
@@ -215,11 +210,6 @@ def _positions_known(reader: Reader, path: Any) -> bool:
 
 def _selector(columns: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
     return lambda record: {name: record[name] for name in columns if name in record}
-
-
-def _select_columns(batch: pa.RecordBatch, columns: tuple[str, ...]) -> pa.RecordBatch:
-    names = set(batch.schema.names)
-    return batch.select([name for name in columns if name in names])
 
 
 def _windows(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -15,7 +15,7 @@ from zephyr.config import default_memory_bytes
 from zephyr.counters import counting
 from zephyr.errors import StageError
 from zephyr.io.columnar import ColumnBatches
-from zephyr.io.publish import Output, write_draft
+from zephyr.io.publish import Output, publish_output, write_draft
 from zephyr.ops import Fold, Join, Map, PhysicalOp, Reduce, Sample, Scatter, Write
 from zephyr.pipeline import Pipeline
 from zephyr.plan.paths import format_path
@@ -27,7 +27,6 @@ from zephyr.shuffle.runs import FRAME_BYTES
 from zephyr.shuffle.scatter import Scatterer
 from zephyr.storage import DEFAULT_SPILL_THRESHOLD_BYTES, ChunkRef, ChunkWriter
 from zephyr.storage.codec import TARGET_FRAME_BYTES
-from zephyr.storage.commit import publish
 from zephyr.storage.manager import chunk_path
 from zephyr.storage.table import ChunkTable
 
@@ -101,7 +100,7 @@ def run_stage(ctx: StageContext, ops: Sequence[PhysicalOp]) -> list[tuple[ChunkH
     """
     result = run_task([ctx], ops)
     for output in result.outputs:
-        publish(output.draft, output.path)
+        publish_output(output)
     return [(ChunkHeader(shard, ref.count), ref) for shard, ref in result.chunks]
 
 
@@ -184,7 +183,7 @@ class _Task:
         if isinstance(op, Fold):
             return pipeline.unplaced(_call(op.fn, items))
         if isinstance(op, Sample):
-            return self._sample(op, pipeline, items)
+            return self._sample(op, pipeline, items, Sampler(ctx.total_shards))
         if isinstance(op, Write):
             return self._write(ctx, op, items, pipeline.add_unwritten(repr(op)))
         raise TypeError(f"{op!r} cannot run in the middle of a worker's stage")
@@ -197,8 +196,7 @@ class _Task:
         self.outputs.append(write_draft(ctx.shard_idx, path, ctx.marker, writer, items, on_bad))
         yield path
 
-    def _sample(self, op: Sample, pipeline: Pipeline, items: Iterable[Any]) -> Iterator[Any]:
-        sampler = Sampler()
+    def _sample(self, op: Sample, pipeline: Pipeline, items: Iterable[Any], sampler: Sampler) -> Iterator[Any]:
         for item in items:
             try:
                 sampler.add(op.key(item))

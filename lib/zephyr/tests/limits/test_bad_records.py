@@ -574,3 +574,29 @@ def test_a_bad_line_has_the_number_of_its_line_and_a_record_its_own(sync: JobCon
     path = write_lines(tmp_path / "a.jsonl", *records(0), "", "{", "", *records(1))
     letters = letters_of(Dataset.from_files(str(path)).load_jsonl().map(fail_at(1)), sync, tmp_path / "kept")
     assert [(letter["line"], letter["position"]) for letter in letters] == [(3, None), (None, 2)]
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+def test_a_row_of_a_parquet_file_is_bad_alone_whatever_its_other_columns_are(
+    sync: JobContext, tmp_path: Path, pushed: bool
+) -> None:
+    table = pa.table({"w": [1, 0, 3], "took": pa.array([1, 2, 3], pa.duration("ns"))})
+    pq.write_table(table, tmp_path / "in.parquet")
+    rows = Dataset.from_files(f"{tmp_path}/in.parquet").load_parquet()
+    kept = (rows if pushed else rows.reshard(1)).filter(lit(6) / col("w") > 0).select("w")
+    assert Backend.execute(kept, sync, on_error="skip") == [{"w": 1}, {"w": 3}]
+
+
+def test_dead_letters_of_shards_that_are_kept_stay(sync: JobContext, tmp_path: Path) -> None:
+    def run() -> list[Any]:
+        dataset = Dataset.from_files(f"{tmp_path}/*.txt").load_text().map(int)
+        out = dataset.write_jsonl(f"{tmp_path}/out/{{basename}}.jsonl", skip_existing=True)
+        Backend.execute(out, sync, on_error="dead_letter")
+        return [(letter["shard"], letter["record"]) for letter in letters_in(tmp_path / "out" / "_dead_letters")]
+
+    write_lines(tmp_path / "a.txt", "1", "x")
+    assert run() == [(0, "x")]
+    write_lines(tmp_path / "b.txt", "2")
+    assert run() == [(0, "x")]
+    write_lines(tmp_path / "c.txt", "y")
+    assert run() == [(0, "x"), (2, "y")]

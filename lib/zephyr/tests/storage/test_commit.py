@@ -276,7 +276,7 @@ def test_what_other_clients_write_is_seen_in_spite_of_a_remembered_listing(bucke
         [
             lambda: read_commit(f"{bucket}/c/2-draft") == b"attempt 2",
             lambda: "3-draft" in list_commits(f"{bucket}/c"),
-            lambda: publish(f"{bucket}/c/4-draft", f"{bucket}/c/final") is None,
+            lambda: publish(f"{bucket}/c/4-draft", f"{bucket}/c/final"),
             lambda: remove_drafts(f"{bucket}/c", "draft") is None,
         ],
         start=2,

@@ -7,17 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import xxhash
-
 from zephyr.errors import StorageError
 from zephyr.execution.janitor import STAGE, Entry, latest_change, list_directory
 from zephyr.execution.manifest import NAME, SUCCESS, FileEntry, WriteEntry, read_manifest
-from zephyr.storage.files import locate
+from zephyr.io.publish import measure_file
 
 UNUSED = "stage-000"
 """A directory that each job has on local disks, and in which backends put nothing."""
 _COMMIT = re.compile(r"(\d+)-(\d+)")
-_BLOCK_BYTES = 1024 * 1024
 
 
 def describe_directory(path: str, limit: int, verify: bool) -> dict[str, Any]:
@@ -93,16 +90,7 @@ def _find_state(directory: str, file: FileEntry, sizes: Mapping[str, int], verif
         return f"has {size} bytes instead of {file.bytes}"
     if not verify:
         return "there"
-    return "verified" if _checksum(f"{directory}/{file.name}") == file.checksum else "has another checksum"
-
-
-def _checksum(path: str) -> str:
-    fs, inner = locate(path)
-    digest = xxhash.xxh3_128()
-    with fs.open(inner, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return str(digest.hexdigest())
+    return "verified" if measure_file(f"{directory}/{file.name}")[1] == file.checksum else "has another checksum"
 
 
 def describe_job(path: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -12,23 +12,33 @@ import msgspec
 from zephyr.bad_records import shorten
 from zephyr.io.formats import raise_bad_record
 from zephyr.io.jsonl import JsonlWriter
+from zephyr.io.load import load_jsonl
 from zephyr.io.publish import write_draft
 from zephyr.storage.commit import publish
 from zephyr.storage.files import locate
 
 
-def write_dead_letters(path: str, letters: Iterator[dict[str, Any]]) -> None:
-    """Write the letters to a file; without any, remove the one that an earlier run has left there."""
-    first = next(letters, None)
+def write_dead_letters(path: str, letters: Iterator[dict[str, Any]], kept_shards: Collection[int]) -> None:
+    """Write the letters to a file, after those that are there of shards that are kept; remove a file that has none any more."""
+    before = _read_letters(path) if kept_shards else ()
+    kept = (letter for letter in before if letter.get("shard") in kept_shards)
+    lines = itertools.chain(kept, _plain(letters))
+    first = next(lines, None)
     if first is None:
         fs, inner = locate(path)
         fs.invalidate_cache()
         if fs.exists(inner):
             fs.rm_file(inner)
         return
-    lines = _plain(itertools.chain((first,), letters))
-    output = write_draft(0, path, uuid.uuid4().hex, JsonlWriter(), lines, raise_bad_record)
+    output = write_draft(0, path, uuid.uuid4().hex, JsonlWriter(), itertools.chain((first,), lines), raise_bad_record)
     publish(output.draft, path)
+
+
+def _read_letters(path: str) -> Iterable[dict[str, Any]]:
+    try:
+        yield from load_jsonl(path)
+    except FileNotFoundError:
+        return
 
 
 def _plain(letters: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

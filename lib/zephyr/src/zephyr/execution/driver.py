@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fray import JobContext
@@ -14,7 +14,7 @@ from zephyr.execution.manifest import FileEntry, Totals, ensure_success, entries
 from zephyr.execution.stage_run import Settings, StageJob, StageRun, Unit
 from zephyr.io.formats import FileSplit
 from zephyr.ops import Fold, Join, Map, MapShardOp, PhysicalOp, Reshard, Sample, Scatter, Union, Write, name_of
-from zephyr.plan.fingerprint import fingerprint, plan_fingerprints
+from zephyr.plan.fingerprint import fingerprint, operation_fingerprint, source_fingerprint
 from zephyr.plan.paths import basename_of, common_directory, compute_paths
 from zephyr.plan.values import PhysicalPlan, PhysicalStage, StageType
 from zephyr.shard import Shard, reshard
@@ -45,6 +45,16 @@ class RunTotals:
             counted["bad_records"] = run.bad_records
         if counted:
             self.by_stage[name] = counted
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What the first write of a plan need not write, so what the stages before need not make."""
+
+    stage: int
+    """The number of its stage."""
+    kept: dict[int, FileEntry]
+    """By shard, the files that stay."""
 
 
 class PlanRun:
@@ -95,7 +105,7 @@ class PlanRun:
                 shards = self._rearrange(stage, shards, number)
                 self._note_operations(stage)
                 continue
-            shards, run = self._run_stage(stage, shards, number, written.get(number, frozenset()))
+            shards, run = self._run_stage(stage, shards, number, written)
             last = stage.operations[-1] if stage.operations else None
             if isinstance(last, Sample) and number < len(stages):
                 stages[number] = _with_bounds(stages[number], run.samples, f"in {self._prefix}stage {number} of {len(stages)}")
@@ -113,13 +123,22 @@ class PlanRun:
     def _nested(self, plan: PhysicalPlan, prefix: str) -> PlanRun:
         return PlanRun(self._context, plan, self._storage, self._settings, self._totals, self._label, prefix)
 
-    def _run_stage(self, stage: PhysicalStage, shards: Shards, number: int, skipped: frozenset[int]) -> tuple[Shards, StageRun]:
+    def _run_stage(
+        self, stage: PhysicalStage, shards: Shards, number: int, written: _Written | None
+    ) -> tuple[Shards, StageRun]:
         name = f"{self._prefix}stage {number}"
         aux = [self._nested(op.right, f"{name}, right side, ").run() for op in stage.operations if isinstance(op, Join)]
         self._note_operations(stage)
         write = _write_of(stage)
         paths = self._paths(write, len(shards))
-        kept = self._find_kept(write, paths) if write is not None and write.skip_existing else {}
+        skipped: set[int] = set()
+        if written is not None and number <= written.stage:
+            skipped = set(written.kept)
+        kept: dict[int, FileEntry] = {}
+        if written is not None and number == written.stage:
+            kept = written.kept  # as it was when the stages before left them out
+        elif write is not None and write.skip_existing:
+            kept = self._find_kept(write, paths)
         units = [unit for unit in self._units(number, shards, aux) if unit.shard_idx not in skipped | kept.keys()]
         job = self._job(stage, f"{name} of {len(self._plan.stages)}", len(shards), units, paths, kept)
         run = StageRun(self._context, job, self._settings, self._totals.bad_records)
@@ -129,7 +148,7 @@ class PlanRun:
             self._totals.add(name, run)
             if self._settings.errors.on_error == "dead_letter":
                 path = f"{self._dead_letter_directory()}/{slug(name)}.jsonl"
-                write_dead_letters(path, run.iter_dead_letters())
+                write_dead_letters(path, run.iter_dead_letters(), skipped | kept.keys())
         if write is not None:
             self._write_manifests(write, job, run, kept)
         return output, run
@@ -185,7 +204,9 @@ class PlanRun:
         for op in stage.operations:
             if isinstance(op, Write):
                 continue  # where and whether, not what
-            self._pieces += [fingerprint(narrow) for narrow in op.operations] if isinstance(op, Map) else [_fingerprint(op)]
+            self._pieces += (
+                [fingerprint(narrow) for narrow in op.operations] if isinstance(op, Map) else [operation_fingerprint(op)]
+            )
             self._local &= isinstance(op, (Map, Fold, Sample))
             self._named &= not isinstance(op, (Scatter, Reshard, Union))
 
@@ -194,7 +215,7 @@ class PlanRun:
         plan = self._plan
         work = (self._pieces, fingerprint(write.writer))
         if not self._local:
-            source = plan_fingerprints(plan)[0][1]
+            source = source_fingerprint(plan)
             return {shard: fingerprint((work, source, shard, shards)) for shard in range(shards)}
         numbered = any(
             isinstance(narrow, MapShardOp) and narrow.numbered
@@ -243,25 +264,24 @@ class PlanRun:
             remove_drafts(directory, self._storage.job_id)
         return [Shard((InlineRef(encode_items([path]), 1),)) for path in paths]
 
-    def _find_written(self, stages: Sequence[PhysicalStage]) -> dict[int, frozenset[int]]:
-        """Return, by number of stage, the shards that need not be made because the first write would leave their files."""
-        skipped: dict[int, frozenset[int]] = {}
+    def _find_written(self, stages: Sequence[PhysicalStage]) -> _Written | None:
+        """Return the files of the first write that are there, if each shard up to it depends on its source item alone."""
+        found = None
         for number, stage in enumerate(stages, 1):
             self._note_operations(stage)
             write = _write_of(stage)
+            if self._local and write is not None and write.skip_existing:
+                found = _Written(number, self._find_kept(write, self._paths(write, self._plan.num_shards)))
             if not self._local or write is not None:
-                if self._local and write is not None and write.skip_existing and number > 1:
-                    kept = frozenset(self._find_kept(write, self._paths(write, self._plan.num_shards)))
-                    skipped = dict.fromkeys(range(1, number), kept)
                 break
         self._forget_operations()
-        return skipped
+        return found
 
     def _forget_operations(self) -> None:
         self._pieces, self._local, self._named = [], True, True
 
     def _write_manifests(self, write: Write, job: StageJob, run: StageRun, kept: dict[int, FileEntry]) -> None:
-        whole = fingerprint((self._pieces, plan_fingerprints(self._plan)[0][1]))
+        whole = fingerprint((self._pieces, source_fingerprint(self._plan)))
         totals = Totals(whole, self._totals.counters, self._totals.bad_records)
         files = {output.path: file_entry(output, job.fingerprints[output.path]) for output in run.outputs}
         files.update((job.output_paths[shard], entry) for shard, entry in kept.items())
@@ -284,14 +304,6 @@ class PlanRun:
 def _write_of(stage: PhysicalStage) -> Write | None:
     last = stage.operations[-1] if stage.operations else None
     return last if isinstance(last, Write) else None
-
-
-def _fingerprint(op: PhysicalOp) -> str:
-    if isinstance(op, Join):
-        return fingerprint((plan_fingerprints(op.right), op.op.left_key, op.op.right_key, op.op.how, op.op.combiner))
-    if isinstance(op, Union):
-        return fingerprint([plan_fingerprints(other) for other in op.others])
-    return fingerprint(op)
 
 
 def _with_bounds(stage: PhysicalStage, samples: Sequence[Any], where: str) -> PhysicalStage:

@@ -17,13 +17,13 @@ from zephyr.execution.groups import compute_groups
 from zephyr.execution.manifest import forget_files
 from zephyr.execution.progress import Progress, StageProgress
 from zephyr.execution.tasks import Calls
-from zephyr.io.publish import Output
+from zephyr.io.publish import Output, publish_output
 from zephyr.plan.values import ExecutionHint, PhysicalStage
 from zephyr.shard import Shard
 from zephyr.stage import StageContext, TaskResult, add_note, run_task
 from zephyr.storage import InlineRef
 from zephyr.storage.codec import encode_items
-from zephyr.storage.commit import publish, remove_drafts
+from zephyr.storage.commit import remove_drafts
 from zephyr.storage.files import is_local, locate
 from zephyr.storage.table import ChunkTable
 
@@ -230,9 +230,9 @@ class StageRun:
             forget_files(self._job.fingerprints, self._job.marker)
         for output in result.outputs:
             if is_local(locate(output.path)[0]):
-                publish(output.draft, output.path)
+                publish_output(output)
             else:
-                self._publishing.append(self._publishers.submit(publish, output.draft, output.path))
+                self._publishing.append(self._publishers.submit(publish_output, output))
         self._count(number, result)
 
     def _count(self, number: int, result: TaskResult) -> None:

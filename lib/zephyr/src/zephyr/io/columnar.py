@@ -16,9 +16,9 @@ class ColumnBatches:
     """A stream of records that can be read once: as record batches, or as dicts by iterating."""
 
     def __init__(self, batches: Iterable[pa.RecordBatch], note: str | None = None) -> None:
-        """Take the batches, and what to note on an exception when one cannot be turned into records."""
         self._batches = batches
-        self._note = note
+        self.note = note
+        """What to note on an exception when a batch cannot be turned into records."""
 
     def iter_batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the record batches, in order; reads while it is iterated."""
@@ -29,8 +29,8 @@ class ColumnBatches:
             try:
                 records = batch_records(batch)
             except Exception as error:  # text that is no UTF-8, times that Python does not have
-                if self._note is not None:
-                    error.add_note(self._note)
+                if self.note is not None:
+                    error.add_note(self.note)
                 raise
             yield from records
 
@@ -85,14 +85,24 @@ def filter_rows(batch: pa.RecordBatch, predicate: Expr | None, number: int, on_b
 def _mask_by_rows(batch: pa.RecordBatch, predicate: Expr, first: int, on_bad: OnBadRecord) -> pa.BooleanArray:
     import pyarrow as pa
 
+    from zephyr.expr import extract_columns
+
+    looked_at = select_columns(batch, tuple(sorted(extract_columns(predicate))))  # others need not be what Python can hold
     mask = []
-    for number, record in enumerate(batch_records(batch), first):
+    for number, record in enumerate(batch_records(looked_at)):
         try:
             mask.append(bool(predicate.evaluate(record)))
         except Exception as error:
-            on_bad(number, record, error)
+            on_bad(first + number, _row(batch, number, record), error)
             mask.append(False)
     return pa.array(mask, pa.bool_())
+
+
+def _row(batch: pa.RecordBatch, number: int, otherwise: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return batch_records(batch.slice(number, 1))[0]
+    except Exception:  # the record is for a message
+        return otherwise
 
 
 def gather(batches: Iterable[pa.RecordBatch], max_bytes: int, max_rows: int) -> Iterator[list[pa.RecordBatch]]:

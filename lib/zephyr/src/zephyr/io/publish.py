@@ -15,8 +15,9 @@ from typing import IO, Any
 
 import xxhash
 
+from zephyr.errors import StorageError
 from zephyr.io.formats import OnBadRecord, Writer, Written
-from zephyr.storage.commit import upload
+from zephyr.storage.commit import publish, upload
 from zephyr.storage.files import is_local, locate
 
 DRAFT_SUFFIX = ".draft"
@@ -71,17 +72,31 @@ def _write_local(local: Path, write: Callable[[IO[bytes]], Written], shard: int,
     try:
         with local.open("x+b") as file:
             written = write(file)
-        size, checksum = measure_file(local)
+        size, checksum = measure_file(str(local))
         return Output(shard, path, draft, written.rows, size, checksum, written.schema)
     except BaseException:
         local.unlink(missing_ok=True)
         raise
 
 
-def measure_file(path: Path) -> tuple[int, str]:
-    """Return (size in bytes, checksum) of a local file."""
+def publish_output(output: Output) -> None:
+    """Make an output appear where it belongs. Idempotent.
+
+    Raises:
+        StorageError: if its draft is gone and another file is in its place.
+    """
+    if not publish(output.draft, output.path) and measure_file(output.path) != (output.size_bytes, output.checksum):
+        raise StorageError(
+            f"cannot publish {output.path}: its draft {output.draft} is gone, and another file is in its place. "
+            "Remove the directory of the run, and run the dataset again"
+        )
+
+
+def measure_file(path: str) -> tuple[int, str]:
+    """Return (size in bytes, checksum) of a file."""
+    fs, inner = locate(path)
     digest, size = xxhash.xxh3_128(), 0
-    with path.open("rb") as file:
+    with fs.open(inner, "rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
             size += len(block)

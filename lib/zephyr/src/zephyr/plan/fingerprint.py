@@ -13,13 +13,13 @@ import re
 import sys
 import types
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import Any
 
 import xxhash
 
-from zephyr.ops import Join, PhysicalOp, Union
+from zephyr.ops import Join, PhysicalOp, Scatter, Union
 from zephyr.plan.values import PhysicalPlan
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
@@ -29,8 +29,12 @@ _CONTAINERS = (list, set, dict)
 
 def fingerprint(value: Any) -> str:
     """Return 32 hexadecimal digits that stand for a value: an operation, a function, an item."""
+    return _digest(value, set())
+
+
+def _digest(value: Any, seen: set[int]) -> str:
     digest = xxhash.xxh3_128()
-    for piece in _pieces(value, set()):
+    for piece in _pieces(value, seen):
         digest.update(len(piece).to_bytes(8, "big"))
         digest.update(piece)
     return str(digest.hexdigest())
@@ -38,19 +42,26 @@ def fingerprint(value: Any) -> str:
 
 def plan_fingerprints(plan: PhysicalPlan) -> list[tuple[str, str]]:
     """Return (what it is in words, fingerprint) of the source and of every operation, in order."""
-    source = fingerprint((plan.source_items, plan.source_sizes_bytes, plan.source_versions))
-    result = [(f"source: {plan.num_shards} items", source)]
+    result = [(f"source: {plan.num_shards} items", source_fingerprint(plan))]
     for number, stage in enumerate(plan.stages, 1):
-        result += [(f"stage {number}: {op!r}", _of_operation(op)) for op in stage.operations]
+        result += [(f"stage {number}: {op!r}", operation_fingerprint(op)) for op in stage.operations]
         result.append((f"stage {number}: {stage.output_shards} shards", str(stage.output_shards)))
     return result
 
 
-def _of_operation(op: PhysicalOp) -> str:
+def source_fingerprint(plan: PhysicalPlan) -> str:
+    """Return what stands for the source of a plan."""
+    return fingerprint((plan.source_items, plan.source_sizes_bytes, plan.source_versions))
+
+
+def operation_fingerprint(op: PhysicalOp) -> str:
+    """Return what stands for an operation, other datasets that it brings in included."""
     if isinstance(op, Union):
         return fingerprint([plan_fingerprints(other) for other in op.others])
     if isinstance(op, Join):
         return fingerprint((plan_fingerprints(op.right), op.op.left_key, op.op.right_key, op.op.how, op.op.combiner))
+    if isinstance(op, Scatter) and op.ranges is not None:
+        return fingerprint(replace(op, ranges=replace(op.ranges, bounds=())))  # which follow from the rest
     return fingerprint(op)
 
 
@@ -77,9 +88,9 @@ def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
         for item in value:
             yield from _pieces(item, seen)
     elif isinstance(value, (set, frozenset)):
-        yield from sorted(fingerprint(item).encode() for item in value)
+        yield from sorted(_digest(item, set(seen)).encode() for item in value)  # a copy: their order must not matter
     elif isinstance(value, dict):
-        yield from sorted((fingerprint(name) + fingerprint(item)).encode() for name, item in value.items())
+        yield from sorted((_digest(name, set(seen)) + _digest(item, set(seen))).encode() for name, item in value.items())
     elif isinstance(value, types.FunctionType):
         yield from _function(value, seen)
     elif isinstance(value, functools.partial):

@@ -9,13 +9,14 @@ from typing import Any
 
 from zephyr.errors import StageError
 from zephyr.ops import JoinOp
+from zephyr.shuffle.measure import heap_bytes
 from zephyr.shuffle.merge import Merging, merge_groups, open_runs, values_of
 from zephyr.storage import ChunkRef
 
 RIGHT, LEFT = 0, 1
 """The sides; the right one's values of a key come first, because they are held while the left ones pass."""
-MAX_HELD_VALUES = 10_000
-"""Right values of one key that are held in memory; more are set aside on storage."""
+HELD_SHARE = 4
+"""One in this many bytes of the memory is for the right values of one key; more are set aside on storage."""
 
 
 def join_runs(left: Sequence[ChunkRef], right: Sequence[ChunkRef], op: JoinOp, merging: Merging) -> Iterator[Any]:
@@ -100,7 +101,13 @@ class _Held:
 
 
 def _hold(values: Iterator[Any], merging: Merging) -> _Held:
-    held = list(itertools.islice(values, MAX_HELD_VALUES))
+    held: list[Any] = []
+    held_bytes = 0
+    for value in values:
+        held.append(value)
+        held_bytes += 0 if len(held) == 1 else heap_bytes(value)  # most keys have one value: that is not worth a look
+        if held_bytes > merging.memory_bytes // HELD_SHARE:
+            break
     first = next(values, _NOTHING)
     if first is _NOTHING:
         return _Held(held, None)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import total_ordering
 from typing import Any
 
+MAX_SAMPLES = 32_768
+"""Keys that all shards together tell the driver of; they place the bounds within a few percent."""
+MIN_SAMPLES_PER_SHARD = 16
 MAX_SAMPLES_PER_SHARD = 512
-"""Keys that a shard tells of; with the shards of a stage they place the bounds within a few percent."""
 
 
 @total_ordering
@@ -74,7 +76,9 @@ def range_of(key: Any, bounds: Sequence[Any]) -> int:
 class Sampler:
     """Keeps evenly spaced keys of a stream of unknown length, the same ones for the same stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, shards: int) -> None:
+        """Keep no key yet; ``shards`` is how many tell of theirs."""
+        self._most = max(MIN_SAMPLES_PER_SHARD, min(MAX_SAMPLES_PER_SHARD, MAX_SAMPLES // shards))
         self.keys: list[Any] = []
         self._every = 1
         self._position = 0
@@ -83,6 +87,6 @@ class Sampler:
         """Take note of the next key."""
         if self._position % self._every == 0:
             self.keys.append(key)
-            if len(self.keys) > MAX_SAMPLES_PER_SHARD:
+            if len(self.keys) > self._most:
                 self.keys, self._every = self.keys[::2], 2 * self._every
         self._position += 1

@@ -13,7 +13,7 @@ from typing import Any
 
 from zephyr.ops import Scatter
 from zephyr.shuffle.keys import encode_key, is_plain, partition_of
-from zephyr.shuffle.measure import Held
+from zephyr.shuffle.measure import Held, heap_bytes
 from zephyr.shuffle.order import order_of, range_of
 from zephyr.shuffle.runs import Entry, RunWriter
 from zephyr.storage import ChunkRef
@@ -21,6 +21,9 @@ from zephyr.storage import ChunkRef
 COMBINE_ITEMS = 16_384
 """Items collected before they are combined: few enough to be in the processor's cache still (measured: a quarter faster
 than to wait until the memory is used up)."""
+
+MEASURED_GROUPS = 64
+"""Keys whose combined values are measured each time."""
 
 
 class Scatterer:
@@ -32,7 +35,7 @@ class Scatterer:
         memory_bytes: int,
         spill_path: str,
         spill_threshold_bytes: float,
-        on_bad: Callable[[Any, Exception], None],
+        on_bad: OnBad,
     ) -> None:
         """Hold nothing yet.
 
@@ -41,87 +44,112 @@ class Scatterer:
             memory_bytes: what may be held.
             spill_path: where runs go.
             spill_threshold_bytes: encoded size from which they go there.
-            on_bad: told of an item whose key cannot be found, and why; raises, or returns to leave it out.
+            on_bad: told of an item that has no key that can be used, and why; raises, or returns to leave it out.
         """
-        self._key = op.key
-        self._on_bad = on_bad
-        self._held = Held(memory_bytes // 2)  # the other half is for what is being encoded
+        limit_bytes = memory_bytes // 2  # the other half is for what is being encoded
+        self._held = Held(limit_bytes)
         self._runs = RunWriter(spill_path, spill_threshold_bytes)
-        self._collected: _Groups | _Range = (_Groups if op.ranges is None else _Range)(op, self._keys)
+        self._collected: _Groups | _Range = _Range(op, on_bad) if op.ranges else _Groups(op, on_bad, limit_bytes)
 
     def add(self, items: Iterable[Any]) -> None:
         """Take in the items of a shard; shards come in their order.
 
         Raises:
-            StageError: if a key or an item cannot be encoded. User exceptions pass.
+            StageError: if an item cannot be encoded. User exceptions pass.
         """
         iterator = iter(items)
         while block := list(itertools.islice(iterator, self._held.block_items)):
             self._held.observe(block[-1])
             self._collected.collect(block)
             limit = self._held.limit_items
-            if self._collected.count >= limit and not self._collected.shrink(limit // 2):
-                self._runs.write(self._collected.take(), self._held.item_bytes)
-
-    def _keys(self, block: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Return the keys of a block's items, and the items that have one."""
-        key = self._key
-        keys: list[Any] = []
-        iterator = iter(block)
-        while len(keys) < len(block):
-            try:
-                keys.extend(key(item) for item in iterator)
-            except Exception as error:
-                at = len(keys)  # what was found before is kept
-                self._on_bad(block[at], error)
-                block = block[:at] + block[at + 1 :]
-        return keys, block
+            if self._collected.full or (self._collected.count >= limit and not self._collected.shrink(limit // 2)):
+                self._write()
 
     def finish(self) -> list[tuple[int, ChunkRef]]:
         """Return (partition, run) in an order in which the values of each key keep theirs. Raises as ``add`` does."""
         self._collected.shrink(0)
-        self._runs.write(self._collected.take(), self._held.item_bytes)
+        self._write()
         return self._runs.finish()
 
     def close(self) -> None:
         """Release the file. Idempotent."""
         self._runs.close()
 
+    def _write(self) -> None:
+        item_bytes = max(self._held.item_bytes, self._collected.item_bytes)
+        self._runs.write(self._collected.take(), item_bytes)
 
-_Keys = Callable[[list[Any]], tuple[list[Any], list[Any]]]
+
+OnBad = Callable[[Any, Exception], None]
 _PLAIN = frozenset((str, int, bytes, type(None)))
 """Types of keys that a dict may hold as they are, at a glance; see ``is_plain`` for the others."""
 
 
-class _Groups:
-    """Values by key, split by the key's hash."""
+def find_keys(key: Callable[[Any], Any], block: list[Any], on_bad: OnBad) -> tuple[list[Any], list[Any]]:
+    """Return the keys of a block's items, and the items that have one."""
+    keys: list[Any] = []
+    iterator = iter(block)
+    while len(keys) < len(block):
+        try:
+            keys.extend(key(item) for item in iterator)  # not map(), which takes a StopIteration for the end
+        except Exception as error:
+            at = len(keys)  # what was found before is kept
+            on_bad(block[at], error)
+            block = block[:at] + block[at + 1 :]
+    return keys, block
 
-    def __init__(self, op: Scatter, keys: _Keys) -> None:
+
+class _Groups:
+    """Values by key, split by the key's hash.
+
+    Keys stand in a dict as they are as long as all of them are plain. From the first other one on their bytes do, for all: the
+    two ways must not meet, as one key could then have two places.
+    """
+
+    def __init__(self, op: Scatter, on_bad: OnBad, limit_bytes: int) -> None:
         self._op = op
-        self._keys = keys
+        self._on_bad = on_bad
+        self._limit_bytes = limit_bytes
         self._groups: dict[Any, list[Any]] = defaultdict(list)
+        self._plain = True
         self._combine_at = COMBINE_ITEMS
         self.count = 0
         """Items held."""
+        self.item_bytes = 1
+        """What one takes after it was combined, on average."""
+        self.full = False
+        """Whether what was combined takes more than there is."""
 
     def collect(self, block: list[Any]) -> None:
         if self._op.combiner is not None and self.count >= self._combine_at:
-            self.shrink(0)
+            if not self.shrink(self.count) and self.count * self.item_bytes > self._limit_bytes:
+                self.full = True
             self._combine_at = max(COMBINE_ITEMS, 2 * self.count)
-        keys, block = self._keys(block)
-        if not _PLAIN.issuperset(map(type, keys)):
-            keys = [found if is_plain(found) else _Encoded(found) for found in keys]
+        keys, block = self._find(block)
         groups = self._groups
         for found, item in zip(keys, block, strict=True):
             groups[found].append(item)
         self.count += len(block)
 
+    def _find(self, block: list[Any]) -> tuple[list[Any], list[Any]]:
+        if self._plain:
+            keys, kept = find_keys(self._op.key, block, self._on_bad)
+            if _PLAIN.issuperset(map(type, keys)) or all(map(is_plain, keys)):
+                return keys, kept
+            self._plain = False
+            self._groups = defaultdict(list, {_Encoded(found): values for found, values in self._groups.items()})
+            pairs = iter(keys)
+            return find_keys(lambda _: _Encoded(next(pairs)), kept, self._on_bad)
+        key = self._op.key
+        return find_keys(lambda item: _Encoded(key(item)), block, self._on_bad)
+
     def shrink(self, wanted: int) -> bool:
-        """Combine, and tell whether no more than ``wanted`` items are left."""
+        """Combine, and tell whether no more than ``wanted`` items are left, and no more bytes than there may be."""
         if self._op.combiner is not None:
             self._combine(self._op.combiner)
             self.count = sum(map(len, self._groups.values()))
-        return self.count <= wanted
+            self._measure()
+        return self.count <= wanted and self.count * self.item_bytes <= self._limit_bytes
 
     def _combine(self, combiner: Callable[[Any, Any], Any]) -> None:
         for found, values in self._groups.items():
@@ -129,10 +157,17 @@ class _Groups:
                 result = combiner(_original(found), iter(values))
                 self._groups[found] = list(result) if isinstance(result, GeneratorType) else [result]
 
+    def _measure(self) -> None:
+        """Look at some results: they may be larger than what they were made of."""
+        step = max(1, len(self._groups) // MEASURED_GROUPS)
+        sample = [values for values in itertools.islice(self._groups.values(), 0, None, step) if values]
+        if sample:
+            self.item_bytes = sum(heap_bytes(values[-1]) for values in sample) // len(sample)
+
     def take(self) -> dict[int, list[Entry]]:
         """Return what is held by partition, and hold nothing any more."""
         partitions: dict[int, list[Entry]] = defaultdict(list)
-        groups, self._groups, self.count = self._groups, defaultdict(list), 0
+        groups, self._groups, self.count, self.full = self._groups, defaultdict(list), 0, False
         sort_by, num_shards = self._op.sort_by, self._op.num_shards
         while groups:
             found, values = groups.popitem()
@@ -150,9 +185,14 @@ class _Groups:
 class _Range:
     """Items in the order of a sort, split by ranges of the key."""
 
-    def __init__(self, op: Scatter, keys: _Keys) -> None:
+    item_bytes = 1
+    full = False
+    """Nothing is combined."""
+
+    def __init__(self, op: Scatter, on_bad: OnBad) -> None:
         assert op.ranges is not None
-        self._keys = keys
+        self._key = op.key
+        self._on_bad = on_bad
         self._bounds = op.ranges.bounds
         self._order = order_of(op.ranges.reverse)
         self._entries: list[Entry] = []
@@ -163,7 +203,7 @@ class _Range:
         return len(self._entries)
 
     def collect(self, block: list[Any]) -> None:
-        keys, block = self._keys(block)
+        keys, block = find_keys(self._key, block, self._on_bad)
         order = self._order
         self._entries += [(order(key), None, [item]) for key, item in zip(keys, block, strict=True)]
 

@@ -220,10 +220,11 @@ def _probe(fs: Any, directory: str) -> bool:
     return False
 
 
-def publish(draft: str, final: str) -> None:
+def publish(draft: str, final: str) -> bool:
     """Make a complete object appear under its final name, in the place of what is there. Idempotent, after a crash too.
 
-    ``draft`` is beside ``final``. If it is gone and ``final`` is there, it counts as published.
+    ``draft`` is beside ``final``. If it is gone and ``final`` is there, it was published before, or ``final`` is another's:
+    then the answer is False.
 
     Raises:
         OutputConflict: if a directory is at ``final``.
@@ -246,8 +247,10 @@ def publish(draft: str, final: str) -> None:
         if not fs.exists(target):
             text = f"cannot publish {final}: its draft {draft} is gone, and it is not there itself. Run the dataset again"
             raise StorageError(text) from error
+        return False
     except Exception as error:
         raise _explained("publish", final, error) from error
+    return True
 
 
 def remove_drafts(directory: str, marker: str) -> None:
