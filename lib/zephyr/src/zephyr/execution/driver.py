@@ -131,15 +131,13 @@ class PlanRun:
         self._note_operations(stage)
         write = _write_of(stage)
         paths = self._paths(write, len(shards))
-        skipped: set[int] = set()
-        if written is not None and number <= written.stage:
-            skipped = set(written.kept)
         kept: dict[int, FileEntry] = {}
         if written is not None and number == written.stage:
             kept = written.kept  # as it was when the stages before left them out
         elif write is not None and write.skip_existing:
             kept = self._find_kept(write, paths)
-        units = [unit for unit in self._units(number, shards, aux) if unit.shard_idx not in skipped | kept.keys()]
+        skipped = written.kept.keys() if written is not None and number <= written.stage else kept.keys()
+        units = [unit for unit in self._units(number, shards, aux) if unit.shard_idx not in skipped]
         job = self._job(stage, f"{name} of {len(self._plan.stages)}", len(shards), units, paths, kept)
         run = StageRun(self._context, job, self._settings, self._totals.bad_records)
         try:
@@ -148,7 +146,7 @@ class PlanRun:
             self._totals.add(name, run)
             if self._settings.errors.on_error == "dead_letter":
                 path = f"{self._dead_letter_directory()}/{slug(name)}.jsonl"
-                write_dead_letters(path, run.iter_dead_letters(), skipped | kept.keys())
+                write_dead_letters(path, run.iter_dead_letters(), skipped)
         if write is not None:
             self._write_manifests(write, job, run, kept)
         return output, run
@@ -266,11 +264,14 @@ class PlanRun:
 
     def _find_written(self, stages: Sequence[PhysicalStage]) -> _Written | None:
         """Return the files of the first write that are there, if each shard up to it depends on its source item alone."""
+        first = next((write for stage in stages if (write := _write_of(stage)) is not None), None)
+        if first is None or not first.skip_existing:
+            return None
         found = None
         for number, stage in enumerate(stages, 1):
             self._note_operations(stage)
             write = _write_of(stage)
-            if self._local and write is not None and write.skip_existing:
+            if self._local and write is not None:
                 found = _Written(number, self._find_kept(write, self._paths(write, self._plan.num_shards)))
             if not self._local or write is not None:
                 break

@@ -162,9 +162,7 @@ class StageRun:
             except BaseException as error:
                 if not self._goes_on():  # else what is committed may have to be published yet
                     self._remove_drafts()
-                    if settings.record is not None and isinstance(
-                        error, (OSError, ChunkMissing)
-                    ):  # what it looks for is gone with the run
+                    if settings.record is not None and isinstance(error, _GONE):  # with the run
                         settings.record.check()
                 raise
             self._remove_drafts()
