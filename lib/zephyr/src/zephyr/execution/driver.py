@@ -88,6 +88,7 @@ class PlanRun:
         self._totals = totals
         self._label = label
         self._prefix = prefix
+        self._writes = any(_write_of(stage) is not None for stage in plan.stages)  # else no manifest asks for fingerprints
         self._pieces: list[str] = []  # fingerprints of the operations so far
         self._local = True  # whether each shard still depends on its source item alone
         self._named = True  # whether each shard is still called after its source item
@@ -202,9 +203,8 @@ class PlanRun:
         for op in stage.operations:
             if isinstance(op, Write):
                 continue  # where and whether, not what
-            self._pieces += (
-                [fingerprint(narrow) for narrow in op.operations] if isinstance(op, Map) else [operation_fingerprint(op)]
-            )
+            if self._writes:
+                self._pieces += map(fingerprint, op.operations) if isinstance(op, Map) else [operation_fingerprint(op)]
             self._local &= isinstance(op, (Map, Fold, Sample))
             self._named &= not isinstance(op, (Scatter, Reshard, Union))
 
