@@ -13,7 +13,8 @@
     ├── ActorError
     │   ├── ActorNotFound                      no actor has that name
     │   ├── ActorNameTaken                     the name is in use
-    │   └── ActorDied                          the actor is gone
+    │   ├── ActorDied                          the actor is gone
+    │   └── ActorUnavailable                   the actor did not run in time for the call
     ├── SchedulingError                        the request can never be placed as it stands
     ├── SerializationError
     │   ├── EncodeError                        an object cannot be turned into bytes (also TypeError)
@@ -112,6 +113,12 @@ class ActorNameTaken(ActorError, ValueError):
 
 class ActorDied(ActorError):
     """The actor is gone, and the call was not carried out or not answered."""
+
+
+class ActorUnavailable(ActorError):
+    """The actor was being placed or restarted for longer than the call may wait; the call was not carried out."""
+
+    retryable = True
 
 
 class SchedulingError(FrayError):

@@ -73,7 +73,7 @@ class PayloadStore:
     def _write(self, parts: list[Part]) -> str:
         url = f"{self.root.rstrip('/')}/{secrets.token_hex(12)}.payload"
         try:
-            local = _local_path(url)
+            local = local_path(url)
             if local is not None:
                 _write_local(local, parts)
             else:
@@ -89,7 +89,7 @@ class PayloadStore:
         return url
 
     def _read(self, url: str, size: int) -> Part:
-        local = _local_path(url)
+        local = local_path(url)
         try:
             if local is not None:
                 return _map_local(local, size)
@@ -112,7 +112,8 @@ def derive_key(token: str) -> bytes:
     return hashlib.blake2b(token.encode(), person=b"fray-payloads", digest_size=32).digest()
 
 
-def _local_path(url: str) -> Path | None:
+def local_path(url: str) -> Path | None:
+    """Return the path of a URL on this machine's disk, else None."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return Path(url)

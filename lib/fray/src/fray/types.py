@@ -1,4 +1,4 @@
-"""Values that every context understands: what a task asks for and how it may be tried again."""
+"""Values that every context understands: what tasks and actors ask for, and how they may be tried again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 from fray.errors import ConfigurationError
 
@@ -78,21 +78,83 @@ class TaskOptions:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise ConfigurationError(f"retry_exceptions: {kind!r} is not an exception type")
 
-    def with_changes(self, **changes: Any) -> TaskOptions:
-        """Return a copy with some options replaced.
-
-        Raises:
-            ConfigurationError: for an option that does not exist; the message lists those that do.
-        """
-        known = {f.name for f in fields(self)}
-        unknown = sorted(set(changes) - known)
-        if unknown:
-            raise ConfigurationError(f"unknown option {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
-        return replace(self, **changes)
-
     def allows_retry(self, failures: int) -> bool:
         """Tell whether another try is allowed after ``failures`` failed ones."""
         return self.max_retries < 0 or failures <= self.max_retries
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOptions:
+    """How an actor lives and takes calls; given to ``options(...)`` beside what a task may ask for.
+
+    Raises:
+        ConfigurationError: when a value makes no sense; it names the option.
+    """
+
+    max_restarts: int = 0
+    """How often an actor that died with its process or machine is constructed again; -1 for ever."""
+    max_task_retries: int = 0
+    """How often a call that was under way when the actor died is made again on its next life; -1 for ever.
+
+    0 is at most once: such a call fails with ``ActorDied``, and may or may not have been carried out."""
+    max_concurrency: int | None = None
+    """Calls carried out at a time. None: one; for a class with ``async`` methods 1,000 on one event loop."""
+    checkpoint_every: int | None = None
+    """Calls after which the state is saved to storage, to be restored after a restart; None for never."""
+    pending_timeout: float | None = 60.0
+    """Seconds that a call waits while the actor is being placed or restarted; then it fails with ``ActorUnavailable``."""
+
+    def __post_init__(self) -> None:
+        for option in ("max_restarts", "max_task_retries"):
+            value = getattr(self, option)
+            if not _is_number(value, int) or not -1 <= value <= MAX_COUNT:
+                raise ConfigurationError(f"{option}={value!r} must be a whole number, -1 for no limit")
+        for option in ("max_concurrency", "checkpoint_every"):
+            value = getattr(self, option)
+            if value is not None and (not _is_number(value, int) or not 1 <= value <= MAX_COUNT):
+                raise ConfigurationError(f"{option}={value!r} must be a whole number of at least 1, or None")
+        timeout = self.pending_timeout
+        if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_SECONDS):
+            raise ConfigurationError(f"pending_timeout={timeout!r} must be a positive number of seconds or None")
+
+
+@dataclass(frozen=True, slots=True)
+class ActorStatus:
+    """What is known of an actor at one moment."""
+
+    actor_id: str
+    """Names it for ever."""
+    name: str
+    """The name it was given; empty if none."""
+    class_name: str
+    """What it was made of."""
+    state: Literal["PENDING", "ALIVE", "RESTARTING", "DEAD"]
+    """PENDING and RESTARTING: being placed or constructed, for the first time or again."""
+    incarnation: int
+    """Number of its latest life, from 1; 0 before the first."""
+    restarts: int
+    """Lives that ended and were followed by another."""
+    worker_id: str
+    """Where it lives; empty where there are no workers, or nowhere at the moment."""
+    reason: str
+    """Why it is not ALIVE, in words."""
+
+
+def change_options(task: TaskOptions, actor: ActorOptions, changes: Mapping[str, Any]) -> tuple[TaskOptions, ActorOptions]:
+    """Return both kinds of options with some replaced.
+
+    Raises:
+        ConfigurationError: for an option that does not exist; the message lists those that do.
+    """
+    of_tasks, of_actors = ({f.name for f in fields(kind)} for kind in (TaskOptions, ActorOptions))
+    unknown = sorted(set(changes) - of_tasks - of_actors)
+    if unknown:
+        known = ", ".join(sorted(of_tasks | of_actors))
+        raise ConfigurationError(f"unknown option {', '.join(unknown)}; there are: {known}")
+    return (
+        replace(task, **{name: value for name, value in changes.items() if name in of_tasks}),
+        replace(actor, **{name: value for name, value in changes.items() if name in of_actors}),
+    )
 
 
 def _is_number(value: object, kind: type | tuple[type, ...] = (int, float)) -> bool:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fray.job.futures import JobFuture, Ref, get_values, wait_futures
-from fray.types import TaskOptions
+from fray.types import ActorOptions, TaskOptions, change_options
 
 
 class ContextBase:
@@ -16,6 +16,7 @@ class ContextBase:
 
     def __init__(self) -> None:
         self._options = TaskOptions()
+        self._actor_options = ActorOptions()
 
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture[Any]:
         raise NotImplementedError
@@ -25,7 +26,7 @@ class ContextBase:
 
     def options(self, **changes: Any) -> Self:
         view = copy.copy(self)
-        view._options = self._options.with_changes(**changes)
+        view._options, view._actor_options = change_options(self._options, self._actor_options, changes)
         return view
 
     def get(self, refs: Any, timeout: float | None = None) -> Any:

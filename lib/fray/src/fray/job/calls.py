@@ -74,7 +74,7 @@ class Call:
                 failures += 1
                 wanted = isinstance(error, (*self._options.retry_exceptions, TaskTimeout))
                 if self._reason is not None or not wanted or not self._options.allows_retry(failures):
-                    shown = self._presentable(self._reason or error)
+                    shown = presentable(self._reason or error)
                     raise shown from shown.__cause__  # the user's own cause, not what happened on the way here
                 last = error
             delay_s = compute_retry_delay_s(self._options.retry_delay_s, failures, self._name)
@@ -126,11 +126,13 @@ class Call:
                 raise Interrupted from None
             raise
 
-    def _presentable(self, error: BaseException) -> BaseException:
-        if isinstance(error, Exception):
-            return error
-        failure = capture_failure(error)
-        return TaskFailed(f"{failure.type_name}: {failure.message}", failure.type_name, failure.traceback_text)
+
+def presentable(error: BaseException) -> BaseException:
+    """Return what may be raised in another thread: SystemExit and its like become a ``TaskFailed``."""
+    if isinstance(error, Exception):
+        return error
+    failure = capture_failure(error)
+    return TaskFailed(f"{failure.type_name}: {failure.message}", failure.type_name, failure.traceback_text)
 
 
 def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:

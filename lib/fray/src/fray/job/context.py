@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 from fray.config import load_config
 from fray.errors import ConfigurationError
 from fray.job.futures import JobFuture, Ref
+from fray.types import ActorStatus
 
 ContextType = Literal["auto", "sync", "threadpool", "ray", "fray"]
 CONTEXT_TYPES: tuple[ContextType, ...] = ("auto", "sync", "threadpool", "ray", "fray")
@@ -75,13 +76,42 @@ class JobContext(Protocol):
         preemptible: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """Create ``cls(*args, **kwargs)`` as an actor and return its handle; ``handle.method.remote(...)`` is a future.
+        """Create ``cls(*args, **kwargs)`` as an actor and return its handle when it has been constructed. Blocks.
 
-        Raises the constructor's own exception; ActorNameTaken if another actor has the name.
+        ``handle.method.remote(*args, **kwargs)`` is a future. Calls of one handle are carried out in order, one call at a
+        time (see ``ActorOptions.max_concurrency``); ``async`` methods run concurrently on an event loop of the actor's.
+        Futures and refs among the arguments are replaced by their values, as with ``run``. Handles can be passed to tasks
+        and actors. An actor may call itself and wait, also by way of others. Demands (``resources``) are those of
+        ``options``, where given there; otherwise an actor occupies nothing. How it is restarted: see ``ActorOptions``.
+
+        Args:
+            name: makes it known to ``get_actor``; one actor at a time has a name.
+            get_if_exists: return the actor of that name if there is one.
+            lifetime: ``non_detached`` ends with this context, ``detached`` when it is killed.
+            preemptible: whether it may live on workers that are marked preemptible.
+
+        Raises:
+            ActorNameTaken: another actor has the name.
+            Exception: the constructor's own.
+            ActorDied: it died while it was constructed, and may not be restarted.
+            TaskTimeout: it was not constructed within the ``deadline`` of ``options``; says what it waited for.
         """
 
+    def get_actor(self, name: str) -> Any:
+        """Return a handle of the actor with that name; raises ActorNotFound if none that lives has it."""
+
+    def kill(self, actor: Any) -> None:
+        """End an actor for good, given its handle. Blocks until it has ended; does nothing if it had.
+
+        What it runs is not finished; calls that are not answered fail with ``ActorDied``. On threads and in the sync context
+        Python code cannot be ended by force: what runs there is interrupted.
+        """
+
+    def actor_status(self, actor: Any) -> ActorStatus:
+        """Return what is known of an actor, given its handle. May block on a round trip."""
+
     def options(self, **changes: Any) -> Self:
-        """Return a view of this context whose tasks carry other options (see ``fray.TaskOptions``)."""
+        """Return a view of this context with other options for tasks and actors: ``TaskOptions``, ``ActorOptions``."""
 
     def close(self) -> None:
         """Cancel what is not done and release everything. Idempotent. Views share their context's life."""
@@ -212,3 +242,13 @@ def get_default_job_ctx() -> JobContext:
             _process_default = create_job_ctx("auto")
             atexit.register(_process_default.close)
         return _process_default
+
+
+def get_actor(name: str) -> Any:
+    """Return a handle of the actor with that name, on the default context; raises ActorNotFound if none has it."""
+    return get_default_job_ctx().get_actor(name)
+
+
+def kill(actor: Any) -> None:
+    """End an actor for good, given its handle, by way of the default context; see ``JobContext.kill``."""
+    get_default_job_ctx().kill(actor)

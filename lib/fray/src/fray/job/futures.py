@@ -33,6 +33,9 @@ class Slot(Protocol):
     def reclaim(self) -> None:
         """Take the place back; at most one more task than places runs until another one ends. Never blocks."""
 
+    def resume(self) -> None:
+        """Block until nothing runs that came in between and must not be met. No lock is held."""
+
 
 current_slot: ContextVar[Slot | None] = ContextVar("fray_current_slot", default=None)
 """The slot of the task that runs here; None outside of tasks."""
@@ -50,6 +53,7 @@ def lent_slot() -> Iterator[None]:
         yield
     finally:
         slot.reclaim()
+        slot.resume()
 
 
 class _Condition:
@@ -209,6 +213,33 @@ def find_failure(future: JobFuture[Any]) -> BaseException | None:
     if future.cancelled():
         return TaskCancelled(f"{future.name or 'a task'}, on which this one depended, was cancelled")
     return future.exception()
+
+
+def find_failed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> BaseException | None:
+    """Return what a call fails with because a future among its arguments has failed already, or None."""
+    for arg in (*args, *kwargs.values()):
+        if isinstance(arg, JobFuture) and arg.done():
+            error = find_failure(arg)
+            if error is not None:
+                return error
+    return None
+
+
+def find_unfinished(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[JobFuture[Any]]:
+    """Return the futures among the arguments that are not done."""
+    return [arg for arg in (*args, *kwargs.values()) if isinstance(arg, JobFuture) and not arg.done()]
+
+
+def when_done(futures: Sequence[JobFuture[Any]], then: Callable[[], None]) -> None:
+    """Call ``then`` once, when all of the futures are done: on the thread that ends the last, or on this one."""
+    left = iter(range(len(futures) - 1, -1, -1))
+
+    def one_done(_: object) -> None:
+        if next(left) == 0:
+            then()
+
+    for future in futures:
+        future.add_done_callback(one_done)
 
 
 class Ref(Generic[T]):

@@ -9,6 +9,7 @@ wait with Fray's ``get`` and ``wait``: Ray does not release a task's CPUs for a 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import queue
@@ -27,15 +28,17 @@ from typing import Any, Literal, TypeVar
 
 import ray
 from ray import exceptions
+from ray._private import state as ray_state
 
 from fray import errors
+from fray.job.actors import ActorHandle, check_actor, is_async, with_saver
 from fray.job.base import ContextBase
 from fray.job.calls import Call
 from fray.job.futures import JobFuture, Ref, current_slot, find_failure, lent_slot
 from fray.serialization.callables import PackedCallable, decode_callable, encode_callable
 from fray.serialization.envelope import decode, encode
 from fray.serialization.failures import Failure, capture_failure, rebuild
-from fray.types import DEFAULT_TASK_RESOURCES, TaskOptions
+from fray.types import DEFAULT_TASK_RESOURCES, ActorOptions, ActorStatus, TaskOptions
 
 T = TypeVar("T")
 
@@ -88,28 +91,56 @@ class RayContext(ContextBase):
         **kwargs: Any,
     ) -> Any:
         self._life.check_open()
-        label = name or cls.__name__
+        check_actor(cls, self._actor_options)
+        if self._actor_options.checkpoint_every is not None:
+            raise errors.ConfigurationError("checkpoint_every: actors on Ray have no checkpoints; use the fray context")
         if name is not None and get_if_exists:
-            with suppress(ValueError):
-                return RayActorHandle(ray.get_actor(name), label, self._life)
+            with suppress(errors.ActorNotFound):
+                return self.get_actor(name)
         shipment, dependencies = _pack_call(cls, args, kwargs, TaskOptions())
         resources = {} if self._options.resources == DEFAULT_TASK_RESOURCES else self._options.resources
-        reuse = get_if_exists and name is not None
-        remote = _with_options(_actor, resources, name=name, lifetime=lifetime, get_if_exists=reuse)
         creator = uuid.uuid4().hex
+        remote = _with_options(
+            _async_actor if is_async(cls) else _actor,
+            resources,
+            name=name,
+            lifetime=lifetime,
+            get_if_exists=get_if_exists and name is not None,
+            **_ray_actor_options(self._actor_options),
+        )
         try:
             host = remote.remote(creator, shipment, *(dependency.object_ref for dependency in dependencies))
         except exceptions.ActorAlreadyExistsError as error:
             text = f"an actor named {name!r} exists; pass get_if_exists=True to use it"
             raise errors.ActorNameTaken(text) from error
+        label = name or cls.__name__
         try:
             created_by = self._life.submit(f"{label}.__init__", host.created.remote, shipment, dependencies).result()
         except BaseException:
             _kill(host, name)
             raise
-        if created_by == creator and lifetime != "detached":  # another creator may have been faster
+        if created_by[0] == creator and lifetime != "detached":  # another creator may have been faster
             self._life.hosts.append(host)
-        return RayActorHandle(host, label, self._life)
+        return RayActorHandle(host, name or "", created_by[1], self._life)
+
+    def get_actor(self, name: str) -> Any:
+        self._life.check_open()
+        try:
+            host = ray.get_actor(name)
+            _, class_name = _unpack(ray.get(host.created.remote()))
+        except (ValueError, exceptions.RayActorError) as error:
+            raise errors.ActorNotFound(f"no actor is named {name!r}") from error
+        return RayActorHandle(host, name, class_name, self._life)
+
+    def kill(self, actor: Any) -> None:
+        handle = _checked(actor)
+        _kill(handle._host, handle._name or None)
+        with suppress(exceptions.RayError):
+            while True:
+                ray.get(handle._host.created.remote())
+
+    def actor_status(self, actor: Any) -> ActorStatus:
+        return _checked(actor)._status()
 
     def close(self) -> None:
         self._life.close()
@@ -357,6 +388,14 @@ def _pack_call(
 
 def _unpack_call(shipment: _Shipment, envelopes: Sequence[_Packed | Failure], instance: Any = None) -> Call:
     """Return a call of the function, or of the instance's method; raise what a dependency failed with."""
+    fn, args, kwargs = _unpack_method(shipment, envelopes, instance)
+    return Call(fn, args, kwargs, decode(shipment.options), shipment.name)
+
+
+def _unpack_method(
+    shipment: _Shipment, envelopes: Sequence[_Packed | Failure], instance: Any
+) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+    """Return the same in parts."""
     code = shipment.fn
     with _containing(shipment.contained):  # the function first: it brings the import path that the values may need
         fn = getattr(instance, code) if isinstance(code, str) else decode_callable(code.function_id, code.code)
@@ -367,8 +406,7 @@ def _unpack_call(shipment: _Shipment, envelopes: Sequence[_Packed | Failure], in
 
     with _containing(shipment.contained):
         args, kwargs = decode(memoryview(shipment.arguments))
-        values_by_name = {key: replace(arg) for key, arg in kwargs.items()}
-        return Call(fn, [replace(arg) for arg in args], values_by_name, decode(shipment.options), shipment.name)
+        return fn, [replace(arg) for arg in args], {key: replace(arg) for key, arg in kwargs.items()}
 
 
 # --- in Ray's processes ---------------------------------------------------------------------------------------------
@@ -404,6 +442,9 @@ class _Attendant:
 
     def reclaim(self) -> None:
         self._change(lent=-1)
+
+    def resume(self) -> None:
+        """Do nothing: the task has its process for itself."""
 
     def attend(self) -> _Packed | Failure:
         """Block until the task is done or stopped; return its outcome."""
@@ -459,7 +500,7 @@ class _ActorHost:
     """The Ray actor around the user's; its methods return envelopes."""
 
     def __init__(self, creator: str, shipment: _Shipment, *dependencies: _Packed | Failure) -> None:
-        self._creator = creator
+        self._creator, self._class_name = creator, shipment.name
         self._failure: Failure | None = None
         try:
             self._instance = _unpack_call(shipment, dependencies).run()
@@ -467,54 +508,96 @@ class _ActorHost:
             self._failure = capture_failure(error)
 
     def created(self, *_: object) -> _Packed | Failure:
-        """Return who created the actor, or why that failed."""
-        return self._failure or _pack(self._creator)
+        """Return who created the actor, and its class's name; or why that failed."""
+        return self._failure or _pack((self._creator, self._class_name))
 
     def invoke(self, shipment: _Shipment, *dependencies: _Packed | Failure) -> _Packed | Failure:
         if self._failure is not None:
             return self._failure
         try:
-            return _pack(_unpack_call(shipment, dependencies, self._instance).run())
+            call = _unpack_call(shipment, dependencies, self._instance)
+            return _pack(with_saver(call.run, (), {}, _refuse_to_save))
         except BaseException as error:
             return capture_failure(error)
 
 
+class _AsyncActorHost(_ActorHost):
+    """The same around a class with ``async`` methods: all its calls run on Ray's event loop."""
+
+    async def created(self, *_: object) -> _Packed | Failure:  # type: ignore[override]
+        return super().created()
+
+    async def invoke(self, shipment: _Shipment, *dependencies: _Packed | Failure) -> _Packed | Failure:  # type: ignore[override]
+        if self._failure is not None:
+            return self._failure
+        try:
+            method, args, kwargs = _unpack_method(shipment, dependencies, self._instance)
+            value = method(*args, **kwargs)
+            return _pack(await value if inspect.isawaitable(value) else value)
+        except BaseException as error:
+            return capture_failure(error)
+
+
+def _refuse_to_save() -> None:
+    raise errors.ConfigurationError("save_checkpoint(): actors on Ray have no checkpoints; use the fray context")
+
+
 _task = ray.remote(max_retries=SYSTEM_RETRIES)(_carry_out)
 _actor = ray.remote(_ActorHost)
+_async_actor = ray.remote(_AsyncActorHost)
 
 
 # --- actors from outside --------------------------------------------------------------------------------------------
 
 
-class RayActorHandle:
-    """An actor on Ray; ``handle.method.remote(...)`` is a future. Can be passed to tasks and actors, inside values too."""
+class RayActorHandle(ActorHandle):
+    """An actor on Ray. Can be passed to tasks and actors, inside values too."""
 
-    def __init__(self, host: Any, name: str, life: _Life | None = None) -> None:
-        self._host, self._name = host, name
+    def __init__(self, host: Any, name: str, class_name: str, life: _Life | None = None) -> None:
+        self._host, self._name, self._class_name = host, name, class_name
         self._life = life or _process_life()
 
-    def __getattr__(self, name: str) -> _RayActorMethod:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _RayActorMethod(self, name)
+    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobFuture[Any]:
+        label = f"{self._name or self._class_name}.{method}"
+        if self._life.closed:
+            gone: JobFuture[Any] = JobFuture(label)
+            gone.reject(errors.ActorDied(f"{label}: the context of this handle is closed"))
+            return gone
+        shipment, dependencies = _pack_call(method, args, kwargs, TaskOptions())
+        return self._life.submit(label, self._host.invoke.remote, shipment, dependencies)
+
+    def _status(self) -> ActorStatus:
+        found = ray_state.actors(self._host._actor_id.hex())
+        state = _STATES.get(found.get("State", "DEAD"), "PENDING")
+        restarts = int(found.get("NumRestarts", 0))
+        reason = "" if state == "ALIVE" else f"Ray says: {found.get('State', 'the actor is not known')}"
+        node = str(found.get("Address", {}).get("NodeID", ""))
+        return ActorStatus(
+            self._host._actor_id.hex(), self._name, self._class_name, state, restarts + 1, restarts, node, reason
+        )
 
     def __reduce__(self) -> Any:
-        return RayActorHandle, (_Contained(self._host), self._name)
+        return RayActorHandle, (_Contained(self._host), self._name, self._class_name)
 
 
-class _RayActorMethod:
-    def __init__(self, handle: RayActorHandle, name: str) -> None:
-        self._handle, self._name = handle, name
+_STATES: dict[str, Literal["PENDING", "ALIVE", "RESTARTING", "DEAD"]] = {
+    "ALIVE": "ALIVE",
+    "RESTARTING": "RESTARTING",
+    "DEAD": "DEAD",
+}
 
-    def remote(self, *args: Any, **kwargs: Any) -> JobFuture[Any]:
-        """Queue a call of the method; return its future. Calls of one handle run in order."""
-        actor, life, host = self._handle._name, self._handle._life, self._handle._host
-        if life.closed:
-            gone: JobFuture[Any] = JobFuture(f"{actor}.{self._name}")
-            gone.reject(errors.ActorDied(f"the context of this handle of the actor {actor} is closed"))
-            return gone
-        shipment, dependencies = _pack_call(self._name, args, kwargs, TaskOptions())
-        return life.submit(f"{actor}.{self._name}", host.invoke.remote, shipment, dependencies)
+
+def _checked(actor: Any) -> RayActorHandle:
+    if not isinstance(actor, RayActorHandle):
+        raise TypeError(f"{type(actor).__name__} is no actor of this context; pass the handle that create_actor returned")
+    return actor
+
+
+def _ray_actor_options(options: ActorOptions) -> dict[str, Any]:
+    found: dict[str, Any] = {"max_restarts": options.max_restarts, "max_task_retries": options.max_task_retries}
+    if options.max_concurrency is not None:
+        found["max_concurrency"] = options.max_concurrency
+    return found
 
 
 @lru_cache(maxsize=1)

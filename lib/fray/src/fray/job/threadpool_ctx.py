@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextvars
 import heapq
 import itertools
-import queue
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
-from fray.errors import ActorDied, ActorNameTaken, ContextClosed, TaskTimeout
+from fray.errors import ActorDied, ActorNameTaken, ActorNotFound, ContextClosed, TaskTimeout
+from fray.job.actors import ActorCall, ActorHandle, ActorRunner, check_actor, current_chain
 from fray.job.base import ContextBase
-from fray.job.calls import Call
+from fray.job.calls import Call, presentable
 from fray.job.futures import JobFuture, LocalRef, Ref, current_slot, find_failure
 from fray.serialization.callables import callable_name
-from fray.types import TaskOptions
+from fray.types import ActorOptions, ActorStatus, TaskOptions
 
 JOIN_TIMEOUT_S = 5.0
 """How long ``close`` waits for threads whose tasks do not react to being stopped."""
@@ -27,9 +27,10 @@ class ThreadContext(ContextBase):
     def __init__(self, max_workers: int) -> None:
         super().__init__()
         self._pool = _Pool(max_workers)
-        self._actors: dict[str, _ThreadActorHandle] = {}
-        self._actor_threads: list[_ThreadActorHandle] = []
-        self._lock = threading.Lock()  # guards _actors and _actor_threads
+        self._names: dict[str, ThreadActorHandle] = {}
+        self._actors: list[ThreadActorHandle] = []
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()  # guards _names and _actors
 
     def put(self, obj: Any) -> Ref[Any]:
         self._pool.check_open()
@@ -53,32 +54,54 @@ class ThreadContext(ContextBase):
         **kwargs: Any,
     ) -> Any:
         self._pool.check_open()
+        check_actor(cls, self._actor_options)
         with self._lock:
-            handle = self._actors.get(name) if name is not None else None
+            handle = self._names.get(name) if name is not None else None
             if handle is not None and not get_if_exists:
                 raise ActorNameTaken(f"an actor named {name!r} exists; pass get_if_exists=True to use it")
             if handle is None:
-                handle = _ThreadActorHandle(name or cls.__name__)
-                self._actor_threads.append(handle)
+                handle = ThreadActorHandle(f"actor-{next(self._numbers)}", name or "", cls, self._actor_options)
+                self._actors.append(handle)
                 if name is not None:
-                    self._actors[name] = handle
-                handle._start(cls, args, kwargs)
+                    self._names[name] = handle
+                handle._start(args, kwargs)
         try:
             handle._created.result()
         except BaseException:
-            with self._lock:
-                if name is not None and self._actors.get(name) is handle:
-                    del self._actors[name]
+            self._forget(handle)
             raise
         return handle
+
+    def get_actor(self, name: str) -> Any:
+        self._pool.check_open()
+        with self._lock:
+            handle = self._names.get(name)
+        if handle is None:
+            raise ActorNotFound(f"no actor is named {name!r}")
+        return handle
+
+    def kill(self, actor: Any) -> None:
+        handle = _checked(actor)
+        self._forget(handle)
+        handle._stop("it was killed")
+
+    def actor_status(self, actor: Any) -> ActorStatus:
+        return _checked(actor)._status()
+
+    def _forget(self, handle: ThreadActorHandle) -> None:
+        with self._lock:
+            if handle in self._actors:
+                self._actors.remove(handle)
+            if self._names.get(handle._actor_name) is handle:
+                del self._names[handle._actor_name]
 
     def close(self) -> None:
         self._pool.close()
         with self._lock:
-            handles, self._actor_threads[:] = list(self._actor_threads), []
-            self._actors.clear()
+            handles, self._actors[:] = list(self._actors), []
+            self._names.clear()
         for handle in handles:
-            handle._stop()
+            handle._stop("its context was closed")
 
     def _read_ref(self, ref: Ref[Any]) -> Any:
         return _value(ref)
@@ -181,6 +204,9 @@ class _Pool:
         with self._changed:
             self._active += 1
 
+    def resume(self) -> None:
+        """Do nothing: tasks on threads may meet."""
+
     def check_open(self) -> None:
         if self._closed:
             raise ContextClosed("this threadpool context is closed; create a new one with create_job_ctx('threadpool')")
@@ -234,78 +260,126 @@ class _Pool:
             return None
 
 
-class _ThreadActorHandle:
-    """An actor with a thread of its own that carries out its calls one after the other."""
+class ThreadActorHandle(ActorHandle):
+    """An actor with a thread of its own."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._created: JobFuture[Any] = JobFuture(f"{name}.__init__")
-        self._mailbox: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
-        self._dead = False
-        self._pending: set[JobFuture[Any]] = set()
+    def __init__(self, actor_id: str, name: str, cls: type, options: ActorOptions) -> None:
+        self._actor_id, self._actor_name, self._cls, self._actor_options = actor_id, name, cls, options
+        self._label = name or cls.__name__
+        self._created: JobFuture[Any] = JobFuture(f"{self._label}.__init__")
+        self._lock = threading.Lock()  # guards _early, _pending and _runner
+        self._early: list[ActorCall] = []
+        self._pending: set[_ThreadActorCall] = set()
+        self._runner: ActorRunner | None = None
+        self._end = ""
         self._thread: threading.Thread | None = None
 
-    def _start(self, cls: type, args: Any, kwargs: Any) -> None:
+    def _start(self, args: Any, kwargs: Any) -> None:
         context = contextvars.copy_context()
         context.run(current_slot.set, None)
         self._thread = threading.Thread(
-            target=context.run, args=(self._serve, cls, args, kwargs), name=f"fray-actor-{self._name}", daemon=True
+            target=context.run, args=(self._serve, args, kwargs), name=f"fray-actor-{self._label}", daemon=True
         )
         self._thread.start()
 
-    def _serve(self, cls: type, args: Any, kwargs: Any) -> None:
+    def _serve(self, args: Any, kwargs: Any) -> None:
         try:
-            instance = cls(*[_value(arg) for arg in args], **{key: _value(arg) for key, arg in kwargs.items()})
+            values = [_value(arg) for arg in args], {key: _value(arg) for key, arg in kwargs.items()}
+            instance = Call(self._cls, *values, TaskOptions(), self._created.name).run()
         except BaseException as error:
-            self._dead = True
+            self._end = "its constructor failed"
             self._created.reject(error)
+            self._reject_pending()
             return
+        runner = ActorRunner(f"fray-actor-{self._label}", instance, self._actor_options.max_concurrency, saver=lambda: None)
+        with self._lock:
+            self._runner = runner
+            for early in self._early:
+                runner.submit(early)
+            self._early.clear()
         self._created.resolve(None)
-        while (message := self._mailbox.get()) is not None:
-            message(instance)
-            del message
+        if self._end:
+            return
+        runner.serve()
 
-    def _stop(self) -> None:
-        self._dead = True
-        self._mailbox.put(None)
-        for future in list(self._pending):
-            future.reject(ActorDied(f"the actor {self._name} ended with its context"))
+    def _stop(self, why: str) -> None:
+        """End the actor: interrupt what runs, as far as that goes, and wait for the end a while."""
+        self._end = self._end or why
+        with self._lock:
+            runner = self._runner
+        if runner is not None:
+            runner.stop()
+        self._reject_pending()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(JOIN_TIMEOUT_S)
 
-    def _send(self, method: str, args: Any, kwargs: Any) -> JobFuture[Any]:
-        future: JobFuture[Any] = JobFuture(f"{self._name}.{method}")
-        if self._dead:
-            future.reject(ActorDied(f"the actor {self._name} is gone"))
-            return future
-        self._pending.add(future)
-        future.add_done_callback(self._pending.discard)
+    def _reject_pending(self) -> None:
+        with self._lock:
+            pending, self._pending = list(self._pending), set()
+        for call in pending:
+            call.future.reject(ActorDied(f"the actor {self._label} is gone: {self._end}"))
+            call.stop()
 
-        def carry_out(instance: Any) -> None:
-            if future.done():
-                return
-            try:
-                values = [_value(arg) for arg in args], {key: _value(arg) for key, arg in kwargs.items()}
-                future.resolve(Call(getattr(instance, method), *values, TaskOptions(), future.name).run())
-            except BaseException as error:
-                future.reject(error)
+    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobFuture[Any]:
+        call = _ThreadActorCall(f"{self._actor_id}/{next(_call_numbers)}", f"{self._label}.{method}", method, args, kwargs)
+        with self._lock:
+            self._pending.add(call)
+            if self._runner is None:
+                self._early.append(call)
+            else:
+                self._runner.submit(call)
+        call.future.add_done_callback(lambda _: self._pending.discard(call))
+        if self._end:
+            self._reject_pending()
+        return call.future
 
-        self._mailbox.put(carry_out)
-        return future
-
-    def __getattr__(self, name: str) -> _ThreadActorMethod:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _ThreadActorMethod(self, name)
+    def _status(self) -> ActorStatus:
+        alive = self._created.done() and not self._end
+        state: Literal["DEAD", "ALIVE", "PENDING"] = "DEAD" if self._end else "ALIVE" if alive else "PENDING"
+        reason = self._end or ("" if alive else "its constructor runs")
+        return ActorStatus(self._actor_id, self._actor_name, self._cls.__name__, state, 1, 0, "", reason)
 
 
-class _ThreadActorMethod:
-    def __init__(self, handle: _ThreadActorHandle, name: str) -> None:
-        self._handle, self._name = handle, name
+class _ThreadActorCall(ActorCall):
+    def __init__(self, id: str, name: str, method: str, args: Any, kwargs: Any) -> None:
+        super().__init__(id, method, current_chain.get())
+        self.future: JobFuture[Any] = JobFuture(name)
+        self._args, self._kwargs = args, kwargs
+        self._running: Call | None = None
 
-    def remote(self, *args: Any, **kwargs: Any) -> JobFuture[Any]:
-        """Queue a call of the method; return its future. Calls of one actor run in order."""
-        return self._handle._send(self._name, args, kwargs)
+    def is_wanted(self) -> bool:
+        return not self.future.done()
+
+    def is_ready(self) -> bool:
+        given = (*self._args, *self._kwargs.values())
+        return all(arg.done() for arg in given if isinstance(arg, JobFuture))
+
+    def arguments(self) -> tuple[Any, Any]:
+        return [_value(arg) for arg in self._args], {key: _value(arg) for key, arg in self._kwargs.items()}
+
+    def invoke(self, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        self._running = Call(method, args, kwargs, TaskOptions(), self.future.name)
+        return self._running.run()
+
+    def finish(self, value: Any) -> None:
+        self.future.resolve(value)
+
+    def fail(self, error: BaseException) -> None:
+        self.future.reject(presentable(error))
+
+    def stop(self) -> None:
+        """Interrupt the call if it runs."""
+        if self._running is not None:
+            self._running.stop()
+
+
+_call_numbers = itertools.count(1)
+
+
+def _checked(actor: Any) -> ThreadActorHandle:
+    if not isinstance(actor, ThreadActorHandle):
+        raise TypeError(f"{type(actor).__name__} is no actor of this context; pass the handle that create_actor returned")
+    return actor
 
 
 def _value(arg: Any) -> Any:

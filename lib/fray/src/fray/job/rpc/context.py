@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
 from fray.config import load_config, normalize_address
 from fray.errors import ConfigurationError, DecodeError, EncodeError
+from fray.job.actors import check_actor, current_chain
 from fray.job.base import ContextBase
-from fray.job.futures import JobFuture, Ref, find_failure
-from fray.job.rpc.futures import FrayFuture
+from fray.job.futures import JobFuture, Ref, find_failed, find_failure, find_unfinished, when_done
+from fray.job.rpc.actors.create import actor_status, create_actor, get_actor, kill_actor
+from fray.job.rpc.actors.handle import FrayActorHandle
+from fray.job.rpc.futures import ActorFuture, FrayFuture
 from fray.job.rpc.lineage import Dependency, StoredRef
 from fray.job.rpc.local import LocalCluster
 from fray.job.rpc.proto import fray_pb as pb
@@ -18,7 +22,7 @@ from fray.job.rpc.session import Session
 from fray.job.rpc.wire.settings import MAX_CODE_BYTES, MAX_DEPENDENCIES
 from fray.serialization import encode_callable
 from fray.serialization.failures import type_name
-from fray.types import DEFAULT_TASK_RESOURCES, TaskOptions
+from fray.types import DEFAULT_TASK_RESOURCES, ActorStatus, TaskOptions
 
 _LOCAL = re.compile(r"local(?:\[(\d+)\])?")
 
@@ -67,6 +71,11 @@ class FrayContext(ContextBase):
         return self._session.address
 
     @property
+    def session(self) -> Session:
+        """The session, for handles."""
+        return self._session
+
+    @property
     def is_closed(self) -> bool:
         """Whether nothing can be submitted any more."""
         return self._session.is_closed
@@ -85,7 +94,10 @@ class FrayContext(ContextBase):
             )
         options = self._options
         name = options.name or "".join(c if c.isprintable() else "?" for c in function.name)
-        failed = _find_failed(args, kwargs)
+        foreign = [f for f in find_unfinished(args, kwargs) if isinstance(f, ActorFuture) or not isinstance(f, FrayFuture)]
+        if foreign:
+            return self._run_when_done(foreign, name, fn, args, kwargs)
+        failed = find_failed(args, kwargs)
         if failed is not None:
             future: JobFuture[Any] = JobFuture(name)
             future.reject(failed)
@@ -104,11 +116,44 @@ class FrayContext(ContextBase):
                 name=name[:200],
                 serialized_data=self._session.store.pack(call),
                 dependencies=[dependency.task_id for dependency in dependencies],
+                chain=list(current_chain.get()),
             )
-            _apply_options(spec, options)
+            apply_options(spec, options)
             return spec, dependencies
 
         return self._session.submit(function, name, build)
+
+    def _run_when_done(
+        self,
+        futures: list[JobFuture[Any]],
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> JobFuture[Any]:
+        """Submit a task when futures that the controller does not know are done: of actor calls, or of another context."""
+        inner: list[JobFuture[Any]] = []
+
+        def cancel(_: object) -> None:
+            for future in inner:
+                future.cancel()
+
+        outer: JobFuture[Any] = JobFuture(name, cancel)
+
+        def submit() -> None:
+            try:
+                future = self.run(fn, *args, **kwargs)
+            except Exception as error:
+                outer.reject(error)
+                return
+            inner.append(future)
+            if outer.cancelled():
+                future.cancel()
+            future.add_done_callback(lambda _: _follow(outer, future))
+
+        # On a thread of its own: the one that settles the last future must not wait for the controller.
+        when_done(futures, lambda: threading.Thread(target=submit, name="fray-submit", daemon=True).start())
+        return outer
 
     def create_actor(
         self,
@@ -121,9 +166,38 @@ class FrayContext(ContextBase):
         preemptible: bool = True,
         **kwargs: Any,
     ) -> Any:
-        raise NotImplementedError(
-            "actors on Fray's own workers are not there yet; use the ray, threadpool or sync context for actors"
+        self._session.check_open()
+        check_actor(cls, self._actor_options)
+        return create_actor(
+            self._session,
+            cls,
+            args,
+            kwargs,
+            pb.ActorSettings(
+                name=name or "",
+                max_restarts=self._actor_options.max_restarts,
+                max_task_retries=self._actor_options.max_task_retries,
+                max_concurrency=self._actor_options.max_concurrency or 0,
+                checkpoint_every=self._actor_options.checkpoint_every or 0,
+                pending_timeout_s=self._actor_options.pending_timeout or 0.0,
+                detached=lifetime == "detached",
+                not_preemptible=not preemptible,
+            ),
+            self._options,
+            get_if_exists,
         )
+
+    def get_actor(self, name: str) -> FrayActorHandle:
+        self._session.check_open()
+        return get_actor(self._session, name)
+
+    def kill(self, actor: Any) -> None:
+        self._session.check_open()
+        kill_actor(self._session, actor)
+
+    def actor_status(self, actor: Any) -> ActorStatus:
+        self._session.check_open()
+        return actor_status(self._session, actor)
 
     def close(self) -> None:
         try:
@@ -135,16 +209,18 @@ class FrayContext(ContextBase):
     def _read_ref(self, ref: Ref[Any]) -> Any:
         if not isinstance(ref, StoredRef):
             raise DecodeError(f"{ref!r} belongs to another context")
-        return self._session.store.unpack(ref.payload)
+        return self._session.unpack(ref.payload)
 
 
-def _find_failed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> BaseException | None:
-    for arg in (*args, *kwargs.values()):
-        if isinstance(arg, JobFuture) and arg.done():
-            error = find_failure(arg)
-            if error is not None:
-                return error
-    return None
+def _follow(outer: JobFuture[Any], inner: JobFuture[Any]) -> None:
+    error = find_failure(inner)
+    if error is not None:
+        outer.reject(error)
+        return
+    try:
+        outer.resolve(inner.result())
+    except Exception as unreadable:
+        outer.reject(unreadable)
 
 
 def _replace(
@@ -166,7 +242,7 @@ def _replace(
     return tuple(one(arg) for arg in args), {key: one(arg) for key, arg in kwargs.items()}
 
 
-def _apply_options(spec: pb.TaskSpec, options: TaskOptions) -> None:
+def apply_options(spec: pb.TaskSpec, options: TaskOptions) -> None:
     if options.resources != DEFAULT_TASK_RESOURCES:
         spec.resources = dict(options.resources) or {"cpu": 0.0}
     if options.max_retries:

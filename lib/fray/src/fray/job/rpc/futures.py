@@ -59,6 +59,13 @@ class FrayFuture(JobFuture[Any]):
         return self._value
 
 
+class ActorFuture(FrayFuture):
+    """The future of an actor's call: no task of the controller's, though its value travels like one's."""
+
+    def __init__(self, name: str, read: Callable[[bytes], Any], on_cancel: Callable[[JobFuture[Any]], None]) -> None:
+        super().__init__(TaskId(""), name, 0, read, on_cancel)
+
+
 def to_exception(result: pb.TaskResult, name: str) -> BaseException:
     """Return what the future of a task without a value raises."""
     kind = result.error_kind

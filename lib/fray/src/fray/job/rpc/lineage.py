@@ -9,13 +9,14 @@ from fray.job.futures import Ref
 from fray.payloads import PayloadStore
 
 if TYPE_CHECKING:
-    from fray.job.context import JobContext
+    from fray.job.rpc.context import FrayContext
+    from fray.job.rpc.session import Session
 
 MAX_CONTEXTS = 4
 """Nested contexts an executor keeps open for sessions it has lately worked for."""
 
 _session = ""
-_contexts: dict[str, JobContext] = {}
+_contexts: dict[str, FrayContext] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,30 @@ def current_session() -> str:
     return _session
 
 
-def default_context() -> JobContext:
+def default_session() -> Session:
+    """Return the session of the default context."""
+    return default_context().session
+
+
+def resolve_arguments(store: PayloadStore, payload: bytes, dependency_values: list[bytes]) -> tuple[list[Any], dict[str, Any]]:
+    """Return (args, kwargs) of a call, with refs and placeholders replaced by their values. Blocks on storage."""
+    args, kwargs = store.unpack(payload)
+    if dependency_values or any(isinstance(arg, Ref) for arg in (*args, *kwargs.values())):
+        values = [store.unpack(value) for value in dependency_values]
+
+        def fill(arg: Any) -> Any:
+            if isinstance(arg, Dependency):
+                return values[arg.index]
+            return arg.read(store.key) if isinstance(arg, StoredRef) else arg
+
+        return [fill(arg) for arg in args], {key: fill(arg) for key, arg in kwargs.items()}
+    return args, kwargs
+
+
+def default_context() -> FrayContext:
     """Return the default context of the running task: one on the same cluster, tied to the task's session."""
     ctx = _contexts.get(_session)
-    if ctx is None or getattr(ctx, "is_closed", False):
+    if ctx is None or ctx.is_closed:
         from fray.job.rpc.context import connect
 
         while len(_contexts) >= MAX_CONTEXTS:

@@ -83,14 +83,15 @@ class LocalCluster:
         storage: str | None = None,
         resources: dict[str, float] | None = None,
         limits: dict[str, float] | None = None,
+        direct_calls: bool = True,
     ) -> None:
-        """Configure a cluster; ``num_cpus`` and ``resources`` are what each worker offers."""
+        """Configure a cluster; ``num_cpus``, ``resources`` and ``direct_calls`` are those of each worker."""
         self.token = secrets.token_urlsafe(24)
         self.address = ""
         self.controller: Child | None = None
         self.workers: list[Child] = []
         self._count = workers
-        self._worker = {"num_cpus": num_cpus, "resources": resources or {}}
+        self._worker = {"num_cpus": num_cpus, "resources": resources or {}, "direct_calls": direct_calls}
         self._controller = {"storage": storage, "limits": limits or {}}
         self._lock = threading.Lock()  # guards controller and workers while stopping
 

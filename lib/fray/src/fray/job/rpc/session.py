@@ -23,6 +23,7 @@ from fray.errors import (
     AuthError,
     ConfigurationError,
     ContextClosed,
+    DeadlineExceeded,
     FrayError,
     InternalError,
     TaskLost,
@@ -31,6 +32,8 @@ from fray.errors import (
     VersionMismatch,
 )
 from fray.job.rpc import lineage
+from fray.job.rpc.actors.handle import binding
+from fray.job.rpc.actors.hub import ActorHub
 from fray.job.rpc.futures import FrayFuture, to_exception
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import ControllerClient
@@ -82,7 +85,10 @@ class Session:
         self._acked_seq = 0
         self._held_bytes = 0
         self._max_bytes = self._max_tasks = 0
-        self._callbacks: tuple[Callable[[bytes], Any], Callable[[Any], None]] = (self.store.unpack, self._cancel)
+        self.actors = ActorHub(self, token)
+        self.actors_url = ""
+        """Where what belongs to actors created here is kept."""
+        self._calls: list[pb.ActorCalls] = []
         self._last_result_at = 0.0
         self._sender_rests = False
         self._room_wanted = 0
@@ -119,7 +125,7 @@ class Session:
         self.store = PayloadStore(answer.storage_url, self._key)
         self._max_bytes = answer.max_bytes // 2  # the other half is for results
         self._max_tasks = answer.max_tasks
-        self._callbacks = (self.store.unpack, self._cancel)
+        self.actors_url = answer.actors_url
         self._sender.start()
         self._watcher.start()
 
@@ -134,7 +140,6 @@ class Session:
         Raises:
             ContextClosed: after ``close``, or when the controller is lost for good.
         """
-        unpack, cancel = self._callbacks
         while True:
             spec, dependencies = build()
             size = len(spec.serialized_data)
@@ -145,7 +150,7 @@ class Session:
                 self._counter += 1
                 task_id = TaskId(f"{self.id}-{self._counter}")
                 spec.task_id = task_id
-                future = FrayFuture(task_id, name, size, unpack, cancel)
+                future = FrayFuture(task_id, name, size, self.unpack, self._cancel)
                 was_idle = not self._futures
                 self._futures[task_id] = future
                 self._held_bytes += size
@@ -158,6 +163,41 @@ class Session:
             if inline:
                 self._send_once()
             return future
+
+    def unpack(self, payload: bytes) -> Any:
+        """Return the value of a payload; handles of actors in it belong to this session. Blocks on storage."""
+        with binding(self):
+            return self.store.unpack(payload)
+
+    def ask(self, method: str, request: Any) -> Any:
+        """Make a call that may be repeated; goes on trying while the controller cannot be reached. Blocks.
+
+        Raises:
+            FrayError: what the controller answers; Unavailable after ``RECONNECT_S``.
+        """
+        end = time.monotonic() + RECONNECT_S
+        while True:
+            try:
+                return self._client.call(method, request)
+            except (Unavailable, DeadlineExceeded) as error:
+                if time.monotonic() > end or self._stopping.wait(4 * MIN_BACKOFF_S):
+                    raise
+                log.info("%s; trying again", error)
+
+    def ask_actor(self, method: str, request: pb.ActorRef) -> pb.ActorInfo:
+        """Ask for an actor; as ``ask``."""
+        info: pb.ActorInfo = self.ask(method, request)
+        return info
+
+    def send(self, calls: pb.ActorCalls) -> None:
+        """Send calls of an actor through the controller. Does not block."""
+        with self._changed:
+            self._calls.append(calls)
+            self._changed.notify_all()
+
+    def is_own_thread(self) -> bool:
+        """Whether this is the thread that delivers results."""
+        return threading.current_thread() is self._watcher
 
     def check_open(self) -> None:
         """Raise ContextClosed if the session has ended."""
@@ -183,6 +223,7 @@ class Session:
         self._stopping.set()
         for future in futures:
             future.cancel()
+        self.actors.close()
         try:
             if self._failure is None:
                 self._client.call("close_session", pb.SessionRef(session_id=self.id), timeout_s=CLOSE_TIMEOUT_S)
@@ -221,7 +262,13 @@ class Session:
     def _may_send(self) -> bool:
         if self._sending or self._closed or self._failure is not None:
             return False
-        return bool(self._unsent or self._cancels or self._retry or (self._received_seq > self._acked_seq and self._quiet()))
+        return bool(
+            self._unsent
+            or self._calls
+            or self._cancels
+            or self._retry
+            or (self._received_seq > self._acked_seq and self._quiet())
+        )
 
     def _quiet(self) -> bool:
         """Whether acknowledgements need a request of their own: many, or nobody else sends."""
@@ -271,6 +318,7 @@ class Session:
         batch, self._unsent = self._unsent[:count], self._unsent[count:]
         self._known_functions.update(functions)
         self._batch += 1
+        calls, self._calls = self._calls, []
         later = {entry.spec.task_id for entry in self._unsent} if self._cancels else set()
         cancels = [task for task in self._cancels if task not in later]  # a task must arrive before its cancellation
         self._cancels = [task for task in self._cancels if task in later]
@@ -282,6 +330,7 @@ class Session:
             functions=[pb.Function(function_id=function_id, code=code) for function_id, code in functions.items()],
             acked_seq=self._unsent[0].received_seq if self._unsent else self._received_seq,
             cancel=cancels,
+            calls=calls,
         )
         return request, safe_seq
 
@@ -309,11 +358,16 @@ class Session:
     def _watch_loop(self) -> None:
         lost_at: float | None = None
         backoff_s = MIN_BACKOFF_S
+        streams = 0
         while not self._closed and self._failure is None:
+            streams, is_new = streams + 1, True
             try:
                 for events in self._client.watch(pb.WatchTasksRequest(session_id=self.id, after_seq=self._received_seq)):
                     lost_at, backoff_s = None, MIN_BACKOFF_S
                     self._take(events)
+                    if is_new and streams > 1:
+                        self.actors.resync()
+                    is_new = False
             except (SessionUnknown, AuthError, VersionMismatch, InternalError) as error:
                 self._fail(error)
                 return
@@ -335,6 +389,10 @@ class Session:
             print(f"fray: {notice}", file=sys.stderr)
         for lines in events.logs:
             _show(lines)
+        for answers in events.answers:
+            self.actors.take_answers(answers)
+        for info in events.actors:
+            self.actors.take_info(info)
         if not events.results:
             return
         ended = []
@@ -369,6 +427,7 @@ class Session:
             self._held_bytes = 0
             self._changed.notify_all()
         self._stopping.set()
+        self.actors.fail(error)
         for future in futures:
             future.settled = True
             lost = TaskLost(f"{future.name} ({future.task_id}): the controller lost this session: {error}")

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from fray.job.rpc.controller.core.model import Task
 from fray.job.rpc.proto import fray_pb as pb
-from fray.job.rpc.wire.settings import STREAM_PULSE_S
+from fray.job.rpc.wire.settings import BATCH_BYTES, STREAM_PULSE_S
 from fray.types import TaskId
 
 MAX_LOG_BYTES = 4 * 1024 * 1024
@@ -74,6 +74,8 @@ class WorkerChannel(Channel):
         self._stop: list[Attempt] = []
         self._reclaim: list[Attempt] = []
         self._forget: list[str] = []
+        self._calls: deque[pb.ActorCalls] = deque()
+        self._ended_sessions: list[str] = []
 
     def start(self, tasks: list[Task]) -> None:
         """Order attempts to be started."""
@@ -97,11 +99,38 @@ class WorkerChannel(Channel):
         self._forget.extend(gone)
         self.wake()
 
+    def call(self, calls: pb.ActorCalls) -> None:
+        """Pass on calls of actors."""
+        self._calls.append(calls)
+        self.wake()
+
+    def end_session(self, session: str) -> None:
+        """Let the worker forget a caller of actors."""
+        self._ended_sessions.append(session)
+        self.wake()
+
+    def take_ended_sessions(self) -> list[str]:
+        """Return the callers to forget."""
+        ended, self._ended_sessions = self._ended_sessions, []
+        return ended
+
     def discard_unsent(self) -> None:
-        """Forget orders of an earlier stream: attaching settles what the worker has."""
+        """Forget orders of an earlier stream: attaching settles what the worker has, and callers send again."""
         self._start.clear()
         self._stop.clear()
         self._reclaim.clear()
+        self._calls.clear()
+
+    def take_calls(self) -> list[pb.ActorCalls]:
+        """Return the next calls, as many as one message should hold; the stream looks again when there are more."""
+        taken: list[pb.ActorCalls] = []
+        size = 0
+        while self._calls and size < BATCH_BYTES:
+            taken.append(self._calls.popleft())
+            size += sum(len(call.payload) for call in taken[-1].calls)
+        if self._calls:
+            self.wake()
+        return taken
 
     def take_start(self) -> Task | None:
         """Return the next attempt to start that still belongs to the worker; the stream looks again when there are more."""
@@ -131,6 +160,32 @@ class SessionChannel(Channel):
         self._log_bytes = 0
         self._dropped_bytes = 0
         self._notices: list[str] = []
+        self._answers: deque[pb.ActorAnswers] = deque()
+        self._actors: dict[str, pb.ActorInfo] = {}
+
+    def answer(self, answers: pb.ActorAnswers) -> None:
+        """Pass on answers of an actor."""
+        self._answers.append(answers)
+        self.wake()
+
+    def tell_actor(self, info: pb.ActorInfo) -> None:
+        """Tell how an actor is; only the latest counts."""
+        self._actors.pop(info.actor_id, None)
+        self._actors[info.actor_id] = info
+        self.wake()
+
+    def take_actors(self) -> tuple[list[pb.ActorAnswers], list[pb.ActorInfo]]:
+        """Return answers, as many as one message should hold, and changes of actors; answers go before changes."""
+        answers: list[pb.ActorAnswers] = []
+        size = 0
+        while self._answers and size < BATCH_BYTES:
+            answers.append(self._answers.popleft())
+            size += sum(len(answer.payload) for answer in answers[-1].answers)
+        if self._answers:
+            self.wake()
+            return answers, []
+        actors, self._actors = list(self._actors.values()), {}
+        return answers, actors
 
     def notify(self, text: str) -> None:
         """Tell the person at the client something."""

@@ -14,12 +14,15 @@ from collections.abc import Iterable
 
 from fray.clock import Clock, SystemClock
 from fray.job.rpc.controller.channels import SessionChannel, WorkerChannel
-from fray.job.rpc.controller.core import apply, next_deadline
+from fray.job.rpc.controller.core import actors, apply, next_deadline
 from fray.job.rpc.controller.core import effects as fx
 from fray.job.rpc.controller.core.events import Event, SessionOpened, TimePassed
 from fray.job.rpc.controller.core.machine import ANONYMOUS_SESSION
 from fray.job.rpc.controller.core.model import Limits, State
 from fray.job.rpc.controller.functions import FunctionStore
+from fray.job.rpc.proto import fray_pb as pb
+from fray.job.rpc.wire import convert
+from fray.job.rpc.wire.settings import ACTORS_DIRECTORY
 from fray.payloads import PayloadStore
 from fray.types import Incarnation, SessionId, TaskId
 
@@ -92,6 +95,15 @@ class Driver:
         """Return the URL of a session's directory."""
         return f"{self.storage_root}/{session}"
 
+    def relay(self, calls: pb.ActorCalls) -> None:
+        """Pass calls on to the worker of an actor, or tell the caller that the incarnation is gone."""
+        task = actors.find(self.state, TaskId(calls.actor_id))
+        if task is not None and task.worker is not None and actors.is_ready(task, calls.incarnation):
+            self.worker_channel(task.worker).call(calls)
+            return
+        gone = pb.ActorAnswers(actor_id=calls.actor_id, incarnation=calls.incarnation, caller=calls.caller, gone=True)
+        self.session_channel(SessionId(calls.caller)).answer(gone)
+
     async def wait_ended(self, tasks: Iterable[TaskId], timeout_s: float) -> None:
         """Return when all the tasks have ended or are unknown, or after ``timeout_s``."""
         loop = asyncio.get_running_loop()
@@ -130,6 +142,10 @@ class Driver:
             case fx.NotifySession(session, text):
                 log.warning("%s", text)
                 self.session_channel(session).notify(text)
+            case fx.TellActor(session, actor):
+                self.session_channel(session).tell_actor(convert.actor_to_wire(self.state, actor, self.now()))
+            case fx.EndActor(actor):
+                self._delete_later(SessionId(f"{actor.spec.session}/{ACTORS_DIRECTORY}/{actor.spec.id}"))
             case fx.EndSession(session):
                 self._end_session(session)
 
@@ -137,13 +153,20 @@ class Driver:
         channel = self.sessions.pop(session, None)
         if channel is not None:
             channel.close()
+        for incarnation, worker in self.state.workers.items():
+            if worker.actors:
+                self.worker_channel(incarnation).end_session(session)
         forgotten = self.functions.release(session)
         if forgotten:
-            for worker in self.workers.values():
-                worker.forget(forgotten)
-        cleanup = asyncio.create_task(asyncio.to_thread(_delete_storage, self.session_storage(session)))
-        self._cleanups[session] = cleanup
-        cleanup.add_done_callback(lambda _: self._cleanups.pop(session, None))
+            for channel_of_worker in self.workers.values():
+                channel_of_worker.forget(forgotten)
+        self._delete_later(session)
+
+    def _delete_later(self, part: SessionId) -> None:
+        """Delete the storage of a session, or a part of it, on another thread."""
+        cleanup = asyncio.create_task(asyncio.to_thread(_delete_storage, self.session_storage(part)))
+        self._cleanups[part] = cleanup
+        cleanup.add_done_callback(lambda _: self._cleanups.pop(part, None))
 
     def _arm(self) -> None:
         """Keep one timer, for the core's next deadline."""

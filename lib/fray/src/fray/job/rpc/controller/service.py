@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import heapq
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import fray
 from fray.errors import ConfigurationError
 from fray.job.rpc.controller.channels import WorkerChannel
+from fray.job.rpc.controller.core import actors
 from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.machine import ANONYMOUS_SESSION
-from fray.job.rpc.controller.core.model import EndedTask, Outcome, OutcomeKind, Session, Task, TaskSpec
+from fray.job.rpc.controller.core.model import STABLE, EndedTask, Outcome, OutcomeKind, Session, Task, TaskSpec
 from fray.job.rpc.controller.core.story import tell_story
 from fray.job.rpc.controller.core.tasks import find_refusal
 from fray.job.rpc.controller.driver import Driver
@@ -21,11 +24,14 @@ from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.proto.fray_connect import FrayController as ControllerProtocol
 from fray.job.rpc.wire import convert
 from fray.job.rpc.wire.errors import SESSION_UNKNOWN, Code, ConnectError
-from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S, MAX_NAME_CHARS
+from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S, LEASE_SHARE, MAX_NAME_CHARS
 from fray.types import Incarnation, SessionId, TaskId, TaskOptions, WorkerId
 
 MAX_WAIT_S = 15.0
 """Longest wait inside ``GetTaskResult``: shorter than the silence after which clients take a connection as dead."""
+
+PLENTY = 1e9
+"""Of a resource that is there or not."""
 
 Ctx = Any
 
@@ -52,6 +58,7 @@ class ControllerService(ControllerProtocol):
             max_bytes=limits.session_bytes,
             max_tasks=limits.session_tasks,
             controller_id=driver.controller_id,
+            actors_url=driver.session_storage(self._root(session)),
         )
 
     async def close_session(self, request: pb.SessionRef, ctx: Ctx, /) -> pb.Empty:
@@ -70,6 +77,9 @@ class ControllerService(ControllerProtocol):
             driver.post(ev.TasksSubmitted(driver.now(), session.id, specs, request.batch))
         if request.cancel:
             driver.post(ev.CancelRequested(driver.now(), [TaskId(task) for task in request.cancel], "cancelled by its client"))
+        for calls in request.calls:
+            calls.caller = session.id
+            driver.relay(calls)
         if request.acked_seq:
             driver.post(ev.ResultsAcknowledged(driver.now(), session.id, request.acked_seq))
         return pb.Empty()
@@ -92,9 +102,12 @@ class ControllerService(ControllerProtocol):
                         results.append(convert.result_to_wire(task))
                         size += len(task.result)
                 logs, notices = channel.take()
+                answers, actors = channel.take_actors()
                 if cursor < session.last_seq:
                     channel.wake()
-                yield pb.TaskEvents(results=results, last_seq=cursor, logs=logs, notices=notices)
+                yield pb.TaskEvents(
+                    results=results, last_seq=cursor, logs=logs, notices=notices, answers=answers, actors=actors
+                )
         finally:
             driver.post(ev.SessionUnwatched(driver.now(), session.id))
 
@@ -135,7 +148,8 @@ class ControllerService(ControllerProtocol):
         if request.limit < 0:
             raise ConnectError(Code.INVALID_ARGUMENT, f"limit {request.limit} must not be negative")
         state = self._driver.state
-        known: Iterable[Task | EndedTask] = chain(state.tasks.values(), state.history)
+        living = (task for task in state.tasks.values() if task.actor is None)
+        known: Iterable[Task | EndedTask] = chain(living, state.history)
         wanted = [task for task in known if request.status in (pb.TaskStatus.UNSPECIFIED, convert.STATUS_OF_STATE[task.state])]
         shown = heapq.nlargest(request.limit or 100, wanted, key=lambda task: task.submitted_at)
         return pb.TaskList(tasks=[self._any_to_wire(task) for task in shown], total=len(wanted))
@@ -143,6 +157,49 @@ class ControllerService(ControllerProtocol):
     async def explain_task(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.Explanation:
         task = self._task(request.task_id)
         return pb.Explanation(task=self._any_to_wire(task), story=tell_story(task))
+
+    # --- actors
+
+    async def create_actor(self, request: pb.CreateActorRequest, ctx: Ctx, /) -> pb.ActorInfo:
+        driver = self._driver
+        wanted, settings, code = request.task or pb.TaskSpec(), request.settings or pb.ActorSettings(), request.function
+        session = self._session(SessionId(wanted.session_id))
+        actor_id = _checked(wanted.task_id, "task_id")
+        if actors.find(driver.state, TaskId(actor_id)) is None:
+            owner = SessionId(actor_id) if settings.detached else self._root(session.id)
+            if code is not None:
+                driver.functions.add(owner, _checked(code.function_id, "function_id"), code.code)
+            try:
+                spec = convert.actor_from_wire(self._spec(wanted, session, actor_id), settings)
+            except ConfigurationError as error:
+                raise ConnectError(Code.INVALID_ARGUMENT, str(error)) from error
+            driver.post(ev.ActorRequested(driver.now(), session.id, replace(spec, session=owner)))
+        task = actors.find(driver.state, TaskId(actor_id))
+        if task is None:
+            driver.functions.release(SessionId(actor_id))
+            task = actors.find_named(driver.state, settings.name)
+            if task is None or not request.get_if_exists:
+                text = f"an actor named {settings.name!r} exists; pass get_if_exists=True to use it"
+                raise ConnectError(Code.ALREADY_EXISTS, text)
+            driver.post(ev.ActorWatched(driver.now(), session.id, task.spec.id))
+        return convert.actor_to_wire(driver.state, task, driver.now())
+
+    async def get_actor(self, request: pb.ActorRef, ctx: Ctx, /) -> pb.ActorInfo:
+        driver = self._driver
+        task = self._actor(request)
+        if request.session_id:
+            driver.post(ev.ActorWatched(driver.now(), SessionId(request.session_id), task.spec.id))
+        return convert.actor_to_wire(driver.state, task, driver.now())
+
+    async def kill_actor(self, request: pb.ActorRef, ctx: Ctx, /) -> pb.ActorInfo:
+        driver = self._driver
+        task = self._actor(request)
+        driver.post(ev.CancelRequested(driver.now(), [task.spec.id], "it was killed"))
+        return convert.actor_to_wire(driver.state, task, driver.now())
+
+    async def list_actors(self, request: pb.Empty, ctx: Ctx, /) -> pb.ActorList:
+        state, now = self._driver.state, self._driver.now()
+        return pb.ActorList(actors=[convert.actor_to_wire(state, task, now) for task in actors.list_all(state)])
 
     # --- workers
 
@@ -156,8 +213,16 @@ class ControllerService(ControllerProtocol):
         except ConfigurationError as error:
             raise ConnectError(Code.INVALID_ARGUMENT, f"worker {worker}: {error}") from error
         tags = dict(request.tags)
-        driver.post(ev.WorkerRegistered(driver.now(), incarnation, worker, capacity, request.address, tags))
-        return pb.RegisterWorkerResponse(storage_url=driver.storage_root, heartbeat_s=HEARTBEAT_S)
+        if tags.get("preemptible", "false") in ("", "false"):
+            capacity[STABLE] = PLENTY
+        driver.post(
+            ev.WorkerRegistered(driver.now(), incarnation, worker, capacity, request.address, request.lane_address, tags)
+        )
+        return pb.RegisterWorkerResponse(
+            storage_url=driver.storage_root,
+            heartbeat_s=min(HEARTBEAT_S, driver.state.limits.silence_s / 5),
+            lease_s=driver.state.limits.silence_s * LEASE_SHARE,
+        )
 
     async def attach(self, request: pb.AttachRequest, ctx: Ctx, /) -> AsyncIterator[pb.Commands]:
         driver = self._driver
@@ -175,7 +240,15 @@ class ControllerService(ControllerProtocol):
             async for _ in channel.wakeups(reader):
                 starts, functions = self._starts(channel)
                 stop, reclaim, forget = channel.take_rest()
-                yield pb.Commands(start=starts, stop=stop, reclaim=reclaim, functions=functions, forget_functions=forget)
+                yield pb.Commands(
+                    start=starts,
+                    stop=stop,
+                    reclaim=reclaim,
+                    functions=functions,
+                    forget_functions=forget,
+                    calls=channel.take_calls(),
+                    ended_sessions=channel.take_ended_sessions(),
+                )
         finally:
             if channel.is_reader(reader):
                 driver.post(ev.WorkerDetached(driver.now(), incarnation))
@@ -188,6 +261,8 @@ class ControllerService(ControllerProtocol):
             return pb.ReportResponse(fenced=True)
         for lines in request.logs:
             driver.session_channel(SessionId(lines.session_id)).add_logs(lines)
+        for answers in request.answers:
+            driver.session_channel(SessionId(answers.caller)).answer(answers)
         driver.post(
             ev.WorkerReported(
                 driver.now(),
@@ -196,6 +271,7 @@ class ControllerService(ControllerProtocol):
                 [(TaskId(ref.task_id), ref.attempt) for ref in request.blocked],
                 [(TaskId(ref.task_id), ref.attempt) for ref in request.unblocked],
                 request.draining,
+                [(TaskId(ref.task_id), ref.attempt) for ref in request.created],
             )
         )
         if request.leaving:
@@ -216,14 +292,17 @@ class ControllerService(ControllerProtocol):
         state = self._driver.state
         tasks: dict[str, int] = {}
         for task in state.tasks.values():
+            if task.actor is not None:
+                continue
             name = convert.STATUS_OF_STATE[task.state].name
             tasks[name] = tasks.get(name, 0) + 1
         return pb.ClusterStatus(
             controller_id=self._driver.controller_id,
             version=fray.__version__,
             uptime_s=self._driver.now() - self._driver.started_at,
-            sessions=len(state.sessions) - 1,
+            sessions=sum(1 for session in state.sessions.values() if not (session.anonymous or session.detached)),
             tasks=tasks,
+            actors=dict(Counter(task.actor.state.name for task in actors.list_all(state) if task.actor is not None)),
             stats=dict(state.stats),
             capacity=_total(worker.capacity for worker in state.workers.values()),
             used=_total(worker.used for worker in state.workers.values()),
@@ -238,8 +317,23 @@ class ControllerService(ControllerProtocol):
             raise ConnectError(Code.NOT_FOUND, f"{SESSION_UNKNOWN}: the controller has no session {session_id!r}")
         return session
 
+    def _root(self, session_id: SessionId) -> SessionId:
+        """Return the session that a task's session belongs to in the end: actors made in tasks live as long as that."""
+        sessions = self._driver.state.sessions
+        while (session := sessions.get(session_id)) is not None and session.parent in sessions:
+            session_id = session.parent
+        return session_id
+
+    def _actor(self, ref: pb.ActorRef) -> Task:
+        state = self._driver.state
+        task = actors.find(state, TaskId(ref.actor_id)) if ref.actor_id else actors.find_named(state, ref.name)
+        if task is None:
+            who = f"has the id {ref.actor_id!r}" if ref.actor_id else f"is named {ref.name!r}"
+            raise ConnectError(Code.NOT_FOUND, f"no actor {who}; `fray actors` lists the known")
+        return task
+
     def _task(self, task_id: str) -> Task | EndedTask:
-        task = self._driver.state.tasks.get(TaskId(task_id))
+        task = self._driver.state.tasks.get(TaskId(task_id)) or actors.find(self._driver.state, TaskId(task_id))
         if task is not None:
             return task
         for ended in reversed(self._driver.state.history):
@@ -322,5 +416,7 @@ def _total(amounts: Iterable[dict[str, float]]) -> dict[str, float]:
     total: dict[str, float] = {}
     for one in amounts:
         for name, amount in one.items():
+            if name == STABLE:
+                continue
             total[name] = total.get(name, 0.0) + amount
     return total

@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import fray_pb
-from .fray_pb import AttachRequest, CancelTasksRequest, CancelTasksResponse, ClusterStatus, Commands, Empty, Explanation, ListTasksRequest, OpenSessionRequest, OpenSessionResponse, RegisterWorkerResponse, ReportRequest, ReportResponse, SessionRef, SubmitTasksRequest, TaskEvents, TaskHandle, TaskList, TaskResult, TaskSpec, WatchTasksRequest, WorkerInfo, WorkerList
+from .fray_pb import ActorInfo, ActorList, ActorRef, AttachRequest, CancelTasksRequest, CancelTasksResponse, ClusterStatus, Commands, CreateActorRequest, Empty, Explanation, ListTasksRequest, OpenSessionRequest, OpenSessionResponse, RegisterWorkerResponse, ReportRequest, ReportResponse, SessionRef, SubmitTasksRequest, TaskEvents, TaskHandle, TaskList, TaskResult, TaskSpec, WatchTasksRequest, WorkerInfo, WorkerList
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -65,6 +65,18 @@ class FrayController(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def report(self, request: ReportRequest, ctx: RequestContext[ReportRequest, ReportResponse], /) -> ReportResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def create_actor(self, request: CreateActorRequest, ctx: RequestContext[CreateActorRequest, ActorInfo], /) -> ActorInfo:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def get_actor(self, request: ActorRef, ctx: RequestContext[ActorRef, ActorInfo], /) -> ActorInfo:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def kill_actor(self, request: ActorRef, ctx: RequestContext[ActorRef, ActorInfo], /) -> ActorInfo:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def list_actors(self, request: Empty, ctx: RequestContext[Empty, ActorList], /) -> ActorList:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_tasks(self, request: ListTasksRequest, ctx: RequestContext[ListTasksRequest, TaskList], /) -> TaskList:
@@ -231,6 +243,50 @@ class FrayControllerASGIApplication(ConnectASGIApplication[FrayController]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.report,
+                ),
+                "/fray.FrayController/CreateActor": Endpoint.unary(
+                    method=MethodInfo(
+                        name="CreateActor",
+                        service_name="fray.FrayController",
+                        input=CreateActorRequest,
+                        output=ActorInfo,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.create_actor,
+                ),
+                "/fray.FrayController/GetActor": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetActor",
+                        service_name="fray.FrayController",
+                        input=ActorRef,
+                        output=ActorInfo,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_actor,
+                ),
+                "/fray.FrayController/KillActor": Endpoint.unary(
+                    method=MethodInfo(
+                        name="KillActor",
+                        service_name="fray.FrayController",
+                        input=ActorRef,
+                        output=ActorInfo,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.kill_actor,
+                ),
+                "/fray.FrayController/ListActors": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ListActors",
+                        service_name="fray.FrayController",
+                        input=Empty,
+                        output=ActorList,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.list_actors,
                 ),
                 "/fray.FrayController/ListTasks": Endpoint.unary(
                     method=MethodInfo(
@@ -541,6 +597,86 @@ class FrayControllerClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def create_actor(
+        self,
+        request: CreateActorRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ActorInfo:
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateActor",
+                service_name="fray.FrayController",
+                input=CreateActorRequest,
+                output=ActorInfo,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def get_actor(
+        self,
+        request: ActorRef,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ActorInfo:
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetActor",
+                service_name="fray.FrayController",
+                input=ActorRef,
+                output=ActorInfo,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def kill_actor(
+        self,
+        request: ActorRef,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ActorInfo:
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="KillActor",
+                service_name="fray.FrayController",
+                input=ActorRef,
+                output=ActorInfo,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def list_actors(
+        self,
+        request: Empty,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ActorList:
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListActors",
+                service_name="fray.FrayController",
+                input=Empty,
+                output=ActorList,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def list_tasks(
         self,
         request: ListTasksRequest,
@@ -677,6 +813,18 @@ class FrayControllerSync(Protocol):
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def report(self, request: ReportRequest, ctx: RequestContext[ReportRequest, ReportResponse], /) -> ReportResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def create_actor(self, request: CreateActorRequest, ctx: RequestContext[CreateActorRequest, ActorInfo], /) -> ActorInfo:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def get_actor(self, request: ActorRef, ctx: RequestContext[ActorRef, ActorInfo], /) -> ActorInfo:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def kill_actor(self, request: ActorRef, ctx: RequestContext[ActorRef, ActorInfo], /) -> ActorInfo:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def list_actors(self, request: Empty, ctx: RequestContext[Empty, ActorList], /) -> ActorList:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_tasks(self, request: ListTasksRequest, ctx: RequestContext[ListTasksRequest, TaskList], /) -> TaskList:
@@ -841,6 +989,50 @@ class FrayControllerWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.report,
+                ),
+                "/fray.FrayController/CreateActor": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="CreateActor",
+                        service_name="fray.FrayController",
+                        input=CreateActorRequest,
+                        output=ActorInfo,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.create_actor,
+                ),
+                "/fray.FrayController/GetActor": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetActor",
+                        service_name="fray.FrayController",
+                        input=ActorRef,
+                        output=ActorInfo,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_actor,
+                ),
+                "/fray.FrayController/KillActor": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="KillActor",
+                        service_name="fray.FrayController",
+                        input=ActorRef,
+                        output=ActorInfo,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.kill_actor,
+                ),
+                "/fray.FrayController/ListActors": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ListActors",
+                        service_name="fray.FrayController",
+                        input=Empty,
+                        output=ActorList,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.list_actors,
                 ),
                 "/fray.FrayController/ListTasks": EndpointSync.unary(
                     method=MethodInfo(
@@ -1145,6 +1337,86 @@ class FrayControllerClientSync(ConnectClientSync):
                 service_name="fray.FrayController",
                 input=ReportRequest,
                 output=ReportResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def create_actor(
+        self,
+        request: CreateActorRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ActorInfo:
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateActor",
+                service_name="fray.FrayController",
+                input=CreateActorRequest,
+                output=ActorInfo,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def get_actor(
+        self,
+        request: ActorRef,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ActorInfo:
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetActor",
+                service_name="fray.FrayController",
+                input=ActorRef,
+                output=ActorInfo,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def kill_actor(
+        self,
+        request: ActorRef,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ActorInfo:
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="KillActor",
+                service_name="fray.FrayController",
+                input=ActorRef,
+                output=ActorInfo,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def list_actors(
+        self,
+        request: Empty,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ActorList:
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListActors",
+                service_name="fray.FrayController",
+                input=Empty,
+                output=ActorList,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -36,7 +36,7 @@ class Empty(Message[_EmptyFields]):
         ) -> None:
             pass
 
-_TaskSpecFields: TypeAlias = Literal["serialized_data", "resources", "max_retries", "task_id", "session_id", "function_id", "name", "dependencies", "priority", "retry_delay_s", "retry_on", "timeout_s", "deadline_s", "entrypoint", "json_args"]
+_TaskSpecFields: TypeAlias = Literal["serialized_data", "resources", "max_retries", "task_id", "session_id", "function_id", "name", "dependencies", "priority", "retry_delay_s", "retry_on", "timeout_s", "deadline_s", "entrypoint", "json_args", "chain"]
 
 class TaskSpec(Message[_TaskSpecFields]):
     """
@@ -133,9 +133,15 @@ class TaskSpec(Message[_TaskSpecFields]):
             ```proto
             string json_args = 15;
             ```
+        chain:
+            the actor calls that wait for this task, the outermost first
+
+            ```proto
+            repeated string chain = 16;
+            ```
     """
 
-    __slots__ = ("serialized_data", "resources", "max_retries", "task_id", "session_id", "function_id", "name", "dependencies", "priority", "retry_delay_s", "retry_on", "timeout_s", "deadline_s", "entrypoint", "json_args")
+    __slots__ = ("serialized_data", "resources", "max_retries", "task_id", "session_id", "function_id", "name", "dependencies", "priority", "retry_delay_s", "retry_on", "timeout_s", "deadline_s", "entrypoint", "json_args", "chain")
 
     if TYPE_CHECKING:
 
@@ -157,6 +163,7 @@ class TaskSpec(Message[_TaskSpecFields]):
             deadline_s: float = 0,
             entrypoint: str = "",
             json_args: str = "",
+            chain: list[str] | None = None,
         ) -> None:
             pass
 
@@ -175,6 +182,7 @@ class TaskSpec(Message[_TaskSpecFields]):
         deadline_s: float
         entrypoint: str
         json_args: str
+        chain: list[str]
 
 _TaskHandleFields: TypeAlias = Literal["task_id", "status", "worker_id", "error", "reason", "name", "session_id", "attempt", "age_s", "result_data", "incarnation", "wait_s"]
 
@@ -438,7 +446,7 @@ class OpenSessionRequest(Message[_OpenSessionRequestFields]):
         parent_id: str
         logs: bool
 
-_OpenSessionResponseFields: TypeAlias = Literal["storage_url", "max_bytes", "max_tasks", "controller_id"]
+_OpenSessionResponseFields: TypeAlias = Literal["storage_url", "max_bytes", "max_tasks", "controller_id", "actors_url"]
 
 class OpenSessionResponse(Message[_OpenSessionResponseFields]):
     """
@@ -471,9 +479,15 @@ class OpenSessionResponse(Message[_OpenSessionResponseFields]):
             ```proto
             string controller_id = 4;
             ```
+        actors_url:
+            the directory of the session whose end ends the actors created here
+
+            ```proto
+            string actors_url = 5;
+            ```
     """
 
-    __slots__ = ("storage_url", "max_bytes", "max_tasks", "controller_id")
+    __slots__ = ("storage_url", "max_bytes", "max_tasks", "controller_id", "actors_url")
 
     if TYPE_CHECKING:
 
@@ -484,6 +498,7 @@ class OpenSessionResponse(Message[_OpenSessionResponseFields]):
             max_bytes: int = 0,
             max_tasks: int = 0,
             controller_id: str = "",
+            actors_url: str = "",
         ) -> None:
             pass
 
@@ -491,6 +506,7 @@ class OpenSessionResponse(Message[_OpenSessionResponseFields]):
         max_bytes: int
         max_tasks: int
         controller_id: str
+        actors_url: str
 
 _SessionRefFields: TypeAlias = Literal["session_id"]
 
@@ -520,7 +536,7 @@ class SessionRef(Message[_SessionRefFields]):
 
         session_id: str
 
-_SubmitTasksRequestFields: TypeAlias = Literal["session_id", "batch", "tasks", "functions", "acked_seq", "cancel"]
+_SubmitTasksRequestFields: TypeAlias = Literal["session_id", "batch", "tasks", "functions", "acked_seq", "cancel", "calls"]
 
 class SubmitTasksRequest(Message[_SubmitTasksRequestFields]):
     """
@@ -561,9 +577,15 @@ class SubmitTasksRequest(Message[_SubmitTasksRequestFields]):
             ```proto
             repeated string cancel = 6;
             ```
+        calls:
+            for actors that the client cannot reach itself
+
+            ```proto
+            repeated fray.ActorCalls calls = 7;
+            ```
     """
 
-    __slots__ = ("session_id", "batch", "tasks", "functions", "acked_seq", "cancel")
+    __slots__ = ("session_id", "batch", "tasks", "functions", "acked_seq", "cancel", "calls")
 
     if TYPE_CHECKING:
 
@@ -576,6 +598,7 @@ class SubmitTasksRequest(Message[_SubmitTasksRequestFields]):
             functions: list[Function] | None = None,
             acked_seq: int = 0,
             cancel: list[str] | None = None,
+            calls: list[ActorCalls] | None = None,
         ) -> None:
             pass
 
@@ -585,6 +608,7 @@ class SubmitTasksRequest(Message[_SubmitTasksRequestFields]):
         functions: list[Function]
         acked_seq: int
         cancel: list[str]
+        calls: list[ActorCalls]
 
 _WatchTasksRequestFields: TypeAlias = Literal["session_id", "after_seq"]
 
@@ -622,7 +646,7 @@ class WatchTasksRequest(Message[_WatchTasksRequestFields]):
         session_id: str
         after_seq: int
 
-_TaskEventsFields: TypeAlias = Literal["results", "last_seq", "logs", "notices"]
+_TaskEventsFields: TypeAlias = Literal["results", "last_seq", "logs", "notices", "answers", "actors"]
 
 class TaskEvents(Message[_TaskEventsFields]):
     """
@@ -651,9 +675,19 @@ class TaskEvents(Message[_TaskEventsFields]):
             ```proto
             repeated string notices = 4;
             ```
+        answers:
+            ```proto
+            repeated fray.ActorAnswers answers = 5;
+            ```
+        actors:
+            changes of actors that the session has asked for
+
+            ```proto
+            repeated fray.ActorInfo actors = 6;
+            ```
     """
 
-    __slots__ = ("results", "last_seq", "logs", "notices")
+    __slots__ = ("results", "last_seq", "logs", "notices", "answers", "actors")
 
     if TYPE_CHECKING:
 
@@ -664,6 +698,8 @@ class TaskEvents(Message[_TaskEventsFields]):
             last_seq: int = 0,
             logs: list[LogLines] | None = None,
             notices: list[str] | None = None,
+            answers: list[ActorAnswers] | None = None,
+            actors: list[ActorInfo] | None = None,
         ) -> None:
             pass
 
@@ -671,6 +707,8 @@ class TaskEvents(Message[_TaskEventsFields]):
         last_seq: int
         logs: list[LogLines]
         notices: list[str]
+        answers: list[ActorAnswers]
+        actors: list[ActorInfo]
 
 _LogLinesFields: TypeAlias = Literal["session_id", "task_id", "name", "worker_id", "is_stderr", "text"]
 
@@ -732,7 +770,7 @@ class LogLines(Message[_LogLinesFields]):
         is_stderr: bool
         text: str
 
-_WorkerInfoFields: TypeAlias = Literal["worker_id", "address", "cpu_cores", "memory_bytes", "resources", "tags", "incarnation", "running", "draining", "last_seen_s", "used", "attached"]
+_WorkerInfoFields: TypeAlias = Literal["worker_id", "address", "cpu_cores", "memory_bytes", "resources", "tags", "incarnation", "running", "draining", "last_seen_s", "used", "attached", "lane_address", "actors"]
 
 class WorkerInfo(Message[_WorkerInfoFields]):
     """
@@ -803,9 +841,21 @@ class WorkerInfo(Message[_WorkerInfoFields]):
             ```proto
             bool attached = 12;
             ```
+        lane_address:
+            host:port where it takes calls of actors; empty: by way of the controller only
+
+            ```proto
+            string lane_address = 13;
+            ```
+        actors:
+            with ListWorkers
+
+            ```proto
+            int32 actors = 14;
+            ```
     """
 
-    __slots__ = ("worker_id", "address", "cpu_cores", "memory_bytes", "resources", "tags", "incarnation", "running", "draining", "last_seen_s", "used", "attached")
+    __slots__ = ("worker_id", "address", "cpu_cores", "memory_bytes", "resources", "tags", "incarnation", "running", "draining", "last_seen_s", "used", "attached", "lane_address", "actors")
 
     if TYPE_CHECKING:
 
@@ -824,6 +874,8 @@ class WorkerInfo(Message[_WorkerInfoFields]):
             last_seen_s: float = 0,
             used: dict[str, float] | None = None,
             attached: bool = False,
+            lane_address: str = "",
+            actors: int = 0,
         ) -> None:
             pass
 
@@ -839,8 +891,10 @@ class WorkerInfo(Message[_WorkerInfoFields]):
         last_seen_s: float
         used: dict[str, float]
         attached: bool
+        lane_address: str
+        actors: int
 
-_RegisterWorkerResponseFields: TypeAlias = Literal["storage_url", "heartbeat_s"]
+_RegisterWorkerResponseFields: TypeAlias = Literal["storage_url", "heartbeat_s", "lease_s"]
 
 class RegisterWorkerResponse(Message[_RegisterWorkerResponseFields]):
     """
@@ -861,9 +915,15 @@ class RegisterWorkerResponse(Message[_RegisterWorkerResponseFields]):
             ```proto
             double heartbeat_s = 2;
             ```
+        lease_s:
+            its actors take no calls when no report was acknowledged for so long
+
+            ```proto
+            double lease_s = 3;
+            ```
     """
 
-    __slots__ = ("storage_url", "heartbeat_s")
+    __slots__ = ("storage_url", "heartbeat_s", "lease_s")
 
     if TYPE_CHECKING:
 
@@ -872,11 +932,13 @@ class RegisterWorkerResponse(Message[_RegisterWorkerResponseFields]):
             *,
             storage_url: str = "",
             heartbeat_s: float = 0,
+            lease_s: float = 0,
         ) -> None:
             pass
 
         storage_url: str
         heartbeat_s: float
+        lease_s: float
 
 _AttemptRefFields: TypeAlias = Literal["task_id", "attempt"]
 
@@ -948,7 +1010,7 @@ class AttachRequest(Message[_AttachRequestFields]):
         incarnation: str
         held: list[AttemptRef]
 
-_StartTaskFields: TypeAlias = Literal["task_id", "attempt", "session_id", "function_id", "name", "payload", "dependency_values", "resources", "timeout_s", "retry_on", "logs", "priority"]
+_StartTaskFields: TypeAlias = Literal["task_id", "attempt", "session_id", "function_id", "name", "payload", "dependency_values", "resources", "timeout_s", "retry_on", "logs", "priority", "actor", "chain"]
 
 class StartTask(Message[_StartTaskFields]):
     """
@@ -1007,9 +1069,19 @@ class StartTask(Message[_StartTaskFields]):
             ```proto
             int32 priority = 12;
             ```
+        actor:
+            set: the function is a class, and its instance stays
+
+            ```proto
+            optional fray.ActorSettings actor = 13;
+            ```
+        chain:
+            ```proto
+            repeated string chain = 14;
+            ```
     """
 
-    __slots__ = ("task_id", "attempt", "session_id", "function_id", "name", "payload", "dependency_values", "resources", "timeout_s", "retry_on", "logs", "priority")
+    __slots__ = ("task_id", "attempt", "session_id", "function_id", "name", "payload", "dependency_values", "resources", "timeout_s", "retry_on", "logs", "priority", "actor", "chain")
 
     if TYPE_CHECKING:
 
@@ -1028,6 +1100,8 @@ class StartTask(Message[_StartTaskFields]):
             retry_on: list[str] | None = None,
             logs: bool = False,
             priority: int = 0,
+            actor: ActorSettings | None = None,
+            chain: list[str] | None = None,
         ) -> None:
             pass
 
@@ -1043,8 +1117,10 @@ class StartTask(Message[_StartTaskFields]):
         retry_on: list[str]
         logs: bool
         priority: int
+        actor: ActorSettings | None
+        chain: list[str]
 
-_CommandsFields: TypeAlias = Literal["start", "stop", "reclaim", "functions", "forget_functions"]
+_CommandsFields: TypeAlias = Literal["start", "stop", "reclaim", "functions", "forget_functions", "calls", "ended_sessions"]
 
 class Commands(Message[_CommandsFields]):
     """
@@ -1075,9 +1151,19 @@ class Commands(Message[_CommandsFields]):
             ```proto
             repeated string forget_functions = 5;
             ```
+        calls:
+            ```proto
+            repeated fray.ActorCalls calls = 6;
+            ```
+        ended_sessions:
+            these make no calls of actors any more
+
+            ```proto
+            repeated string ended_sessions = 7;
+            ```
     """
 
-    __slots__ = ("start", "stop", "reclaim", "functions", "forget_functions")
+    __slots__ = ("start", "stop", "reclaim", "functions", "forget_functions", "calls", "ended_sessions")
 
     if TYPE_CHECKING:
 
@@ -1089,6 +1175,8 @@ class Commands(Message[_CommandsFields]):
             reclaim: list[AttemptRef] | None = None,
             functions: list[Function] | None = None,
             forget_functions: list[str] | None = None,
+            calls: list[ActorCalls] | None = None,
+            ended_sessions: list[str] | None = None,
         ) -> None:
             pass
 
@@ -1097,6 +1185,8 @@ class Commands(Message[_CommandsFields]):
         reclaim: list[AttemptRef]
         functions: list[Function]
         forget_functions: list[str]
+        calls: list[ActorCalls]
+        ended_sessions: list[str]
 
 _AttemptOutcomeFields: TypeAlias = Literal["task_id", "attempt", "kind", "payload", "message", "retryable", "run_s"]
 
@@ -1162,7 +1252,7 @@ class AttemptOutcome(Message[_AttemptOutcomeFields]):
         retryable: bool
         run_s: float
 
-_ReportRequestFields: TypeAlias = Literal["incarnation", "outcomes", "blocked", "unblocked", "draining", "leaving", "logs"]
+_ReportRequestFields: TypeAlias = Literal["incarnation", "outcomes", "blocked", "unblocked", "draining", "leaving", "logs", "created", "answers"]
 
 class ReportRequest(Message[_ReportRequestFields]):
     """
@@ -1199,9 +1289,21 @@ class ReportRequest(Message[_ReportRequestFields]):
             ```proto
             repeated fray.LogLines logs = 7;
             ```
+        created:
+            actors whose constructors have returned
+
+            ```proto
+            repeated fray.AttemptRef created = 8;
+            ```
+        answers:
+            to calls that came by way of the controller
+
+            ```proto
+            repeated fray.ActorAnswers answers = 9;
+            ```
     """
 
-    __slots__ = ("incarnation", "outcomes", "blocked", "unblocked", "draining", "leaving", "logs")
+    __slots__ = ("incarnation", "outcomes", "blocked", "unblocked", "draining", "leaving", "logs", "created", "answers")
 
     if TYPE_CHECKING:
 
@@ -1215,6 +1317,8 @@ class ReportRequest(Message[_ReportRequestFields]):
             draining: bool = False,
             leaving: bool = False,
             logs: list[LogLines] | None = None,
+            created: list[AttemptRef] | None = None,
+            answers: list[ActorAnswers] | None = None,
         ) -> None:
             pass
 
@@ -1225,6 +1329,8 @@ class ReportRequest(Message[_ReportRequestFields]):
         draining: bool
         leaving: bool
         logs: list[LogLines]
+        created: list[AttemptRef]
+        answers: list[ActorAnswers]
 
 _ReportResponseFields: TypeAlias = Literal["fenced"]
 
@@ -1255,6 +1361,556 @@ class ReportResponse(Message[_ReportResponseFields]):
             pass
 
         fenced: bool
+
+_ActorSettingsFields: TypeAlias = Literal["name", "max_restarts", "max_task_retries", "max_concurrency", "checkpoint_every", "pending_timeout_s", "detached", "not_preemptible"]
+
+class ActorSettings(Message[_ActorSettingsFields]):
+    """
+    ```proto
+    message fray.ActorSettings
+    ```
+
+    Attributes:
+        name:
+            empty: none
+
+            ```proto
+            string name = 1;
+            ```
+        max_restarts:
+            -1 for ever
+
+            ```proto
+            int32 max_restarts = 2;
+            ```
+        max_task_retries:
+            -1 for ever; kept by callers
+
+            ```proto
+            int32 max_task_retries = 3;
+            ```
+        max_concurrency:
+            0: the default
+
+            ```proto
+            int32 max_concurrency = 4;
+            ```
+        checkpoint_every:
+            calls; 0: never
+
+            ```proto
+            int32 checkpoint_every = 5;
+            ```
+        pending_timeout_s:
+            kept by callers; 0: none
+
+            ```proto
+            double pending_timeout_s = 6;
+            ```
+        detached:
+            ```proto
+            bool detached = 7;
+            ```
+        not_preemptible:
+            ```proto
+            bool not_preemptible = 8;
+            ```
+    """
+
+    __slots__ = ("name", "max_restarts", "max_task_retries", "max_concurrency", "checkpoint_every", "pending_timeout_s", "detached", "not_preemptible")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            max_restarts: int = 0,
+            max_task_retries: int = 0,
+            max_concurrency: int = 0,
+            checkpoint_every: int = 0,
+            pending_timeout_s: float = 0,
+            detached: bool = False,
+            not_preemptible: bool = False,
+        ) -> None:
+            pass
+
+        name: str
+        max_restarts: int
+        max_task_retries: int
+        max_concurrency: int
+        checkpoint_every: int
+        pending_timeout_s: float
+        detached: bool
+        not_preemptible: bool
+
+_CreateActorRequestFields: TypeAlias = Literal["task", "settings", "function", "get_if_exists"]
+
+class CreateActorRequest(Message[_CreateActorRequestFields]):
+    """
+    ```proto
+    message fray.CreateActorRequest
+    ```
+
+    Attributes:
+        task:
+            its task_id is the actor's; function_id names the class
+
+            ```proto
+            optional fray.TaskSpec task = 1;
+            ```
+        settings:
+            ```proto
+            optional fray.ActorSettings settings = 2;
+            ```
+        function:
+            ```proto
+            optional fray.Function function = 3;
+            ```
+        get_if_exists:
+            ```proto
+            bool get_if_exists = 4;
+            ```
+    """
+
+    __slots__ = ("task", "settings", "function", "get_if_exists")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            task: TaskSpec | None = None,
+            settings: ActorSettings | None = None,
+            function: Function | None = None,
+            get_if_exists: bool = False,
+        ) -> None:
+            pass
+
+        task: TaskSpec | None
+        settings: ActorSettings | None
+        function: Function | None
+        get_if_exists: bool
+
+_ActorRefFields: TypeAlias = Literal["actor_id", "name", "session_id"]
+
+class ActorRef(Message[_ActorRefFields]):
+    """
+    ```proto
+    message fray.ActorRef
+    ```
+
+    Attributes:
+        actor_id:
+            ```proto
+            string actor_id = 1;
+            ```
+        name:
+            instead of actor_id
+
+            ```proto
+            string name = 2;
+            ```
+        session_id:
+            told of every change from now on
+
+            ```proto
+            string session_id = 3;
+            ```
+    """
+
+    __slots__ = ("actor_id", "name", "session_id")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            actor_id: str = "",
+            name: str = "",
+            session_id: str = "",
+        ) -> None:
+            pass
+
+        actor_id: str
+        name: str
+        session_id: str
+
+_ActorInfoFields: TypeAlias = Literal["actor_id", "state", "incarnation", "version", "worker_id", "lane_address", "reason", "error_kind", "failure", "settings", "class_name", "session_id", "restarts", "resources", "age_s"]
+
+class ActorInfo(Message[_ActorInfoFields]):
+    """
+    ```proto
+    message fray.ActorInfo
+    ```
+
+    Attributes:
+        actor_id:
+            ```proto
+            string actor_id = 1;
+            ```
+        state:
+            ```proto
+            fray.ActorState state = 2;
+            ```
+        incarnation:
+            the latest; 0 before the first
+
+            ```proto
+            int32 incarnation = 3;
+            ```
+        version:
+            grows with every change
+
+            ```proto
+            uint64 version = 4;
+            ```
+        worker_id:
+            ```proto
+            string worker_id = 5;
+            ```
+        lane_address:
+            of its worker; empty: call by way of the controller
+
+            ```proto
+            string lane_address = 6;
+            ```
+        reason:
+            why it is not ALIVE, in words
+
+            ```proto
+            string reason = 7;
+            ```
+        error_kind:
+            of a DEAD one that was never constructed
+
+            ```proto
+            fray.ErrorKind error_kind = 8;
+            ```
+        failure:
+            what its constructor raised
+
+            ```proto
+            bytes failure = 9;
+            ```
+        settings:
+            ```proto
+            optional fray.ActorSettings settings = 10;
+            ```
+        class_name:
+            ```proto
+            string class_name = 11;
+            ```
+        session_id:
+            ```proto
+            string session_id = 12;
+            ```
+        restarts:
+            ```proto
+            int32 restarts = 13;
+            ```
+        resources:
+            ```proto
+            map<string, double> resources = 14;
+            ```
+        age_s:
+            ```proto
+            double age_s = 15;
+            ```
+    """
+
+    __slots__ = ("actor_id", "state", "incarnation", "version", "worker_id", "lane_address", "reason", "error_kind", "failure", "settings", "class_name", "session_id", "restarts", "resources", "age_s")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            actor_id: str = "",
+            state: ActorState | None = None,
+            incarnation: int = 0,
+            version: int = 0,
+            worker_id: str = "",
+            lane_address: str = "",
+            reason: str = "",
+            error_kind: ErrorKind | None = None,
+            failure: bytes = b"",
+            settings: ActorSettings | None = None,
+            class_name: str = "",
+            session_id: str = "",
+            restarts: int = 0,
+            resources: dict[str, float] | None = None,
+            age_s: float = 0,
+        ) -> None:
+            pass
+
+        actor_id: str
+        state: ActorState
+        incarnation: int
+        version: int
+        worker_id: str
+        lane_address: str
+        reason: str
+        error_kind: ErrorKind
+        failure: bytes
+        settings: ActorSettings | None
+        class_name: str
+        session_id: str
+        restarts: int
+        resources: dict[str, float]
+        age_s: float
+
+_ActorListFields: TypeAlias = Literal["actors"]
+
+class ActorList(Message[_ActorListFields]):
+    """
+    ```proto
+    message fray.ActorList
+    ```
+
+    Attributes:
+        actors:
+            ```proto
+            repeated fray.ActorInfo actors = 1;
+            ```
+    """
+
+    __slots__ = ("actors",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            actors: list[ActorInfo] | None = None,
+        ) -> None:
+            pass
+
+        actors: list[ActorInfo]
+
+_ActorCallFields: TypeAlias = Literal["seq", "method", "payload", "chain", "logs"]
+
+class ActorCall(Message[_ActorCallFields]):
+    """
+    ```proto
+    message fray.ActorCall
+    ```
+
+    Attributes:
+        seq:
+            1, 2, 3... of one caller and one incarnation: calls begin in this order
+
+            ```proto
+            uint64 seq = 1;
+            ```
+        method:
+            ```proto
+            string method = 2;
+            ```
+        payload:
+            the arguments
+
+            ```proto
+            bytes payload = 3;
+            ```
+        chain:
+            the actor calls that wait for this one, the outermost first
+
+            ```proto
+            repeated string chain = 4;
+            ```
+        logs:
+            ```proto
+            bool logs = 5;
+            ```
+    """
+
+    __slots__ = ("seq", "method", "payload", "chain", "logs")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            seq: int = 0,
+            method: str = "",
+            payload: bytes = b"",
+            chain: list[str] | None = None,
+            logs: bool = False,
+        ) -> None:
+            pass
+
+        seq: int
+        method: str
+        payload: bytes
+        chain: list[str]
+        logs: bool
+
+_ActorCallsFields: TypeAlias = Literal["actor_id", "incarnation", "caller", "acked_seq", "calls", "cancel"]
+
+class ActorCalls(Message[_ActorCallsFields]):
+    """
+    ```proto
+    message fray.ActorCalls
+    ```
+
+    Attributes:
+        actor_id:
+            ```proto
+            string actor_id = 1;
+            ```
+        incarnation:
+            ```proto
+            int32 incarnation = 2;
+            ```
+        caller:
+            the session whose calls they are
+
+            ```proto
+            string caller = 3;
+            ```
+        acked_seq:
+            answers up to here have arrived
+
+            ```proto
+            uint64 acked_seq = 4;
+            ```
+        calls:
+            ```proto
+            repeated fray.ActorCall calls = 5;
+            ```
+        cancel:
+            calls whose answers nobody wants
+
+            ```proto
+            repeated uint64 cancel = 6 [packed = true];
+            ```
+    """
+
+    __slots__ = ("actor_id", "incarnation", "caller", "acked_seq", "calls", "cancel")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            actor_id: str = "",
+            incarnation: int = 0,
+            caller: str = "",
+            acked_seq: int = 0,
+            calls: list[ActorCall] | None = None,
+            cancel: list[int] | None = None,
+        ) -> None:
+            pass
+
+        actor_id: str
+        incarnation: int
+        caller: str
+        acked_seq: int
+        calls: list[ActorCall]
+        cancel: list[int]
+
+_ActorAnswerFields: TypeAlias = Literal["seq", "error_kind", "payload", "message"]
+
+class ActorAnswer(Message[_ActorAnswerFields]):
+    """
+    ```proto
+    message fray.ActorAnswer
+    ```
+
+    Attributes:
+        seq:
+            ```proto
+            uint64 seq = 1;
+            ```
+        error_kind:
+            unspecified: the payload is the value
+
+            ```proto
+            fray.ErrorKind error_kind = 2;
+            ```
+        payload:
+            ```proto
+            bytes payload = 3;
+            ```
+        message:
+            ```proto
+            string message = 4;
+            ```
+    """
+
+    __slots__ = ("seq", "error_kind", "payload", "message")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            seq: int = 0,
+            error_kind: ErrorKind | None = None,
+            payload: bytes = b"",
+            message: str = "",
+        ) -> None:
+            pass
+
+        seq: int
+        error_kind: ErrorKind
+        payload: bytes
+        message: str
+
+_ActorAnswersFields: TypeAlias = Literal["actor_id", "incarnation", "caller", "answers", "gone"]
+
+class ActorAnswers(Message[_ActorAnswersFields]):
+    """
+    ```proto
+    message fray.ActorAnswers
+    ```
+
+    Attributes:
+        actor_id:
+            ```proto
+            string actor_id = 1;
+            ```
+        incarnation:
+            ```proto
+            int32 incarnation = 2;
+            ```
+        caller:
+            ```proto
+            string caller = 3;
+            ```
+        answers:
+            ```proto
+            repeated fray.ActorAnswer answers = 4;
+            ```
+        gone:
+            the incarnation is not here (any more): ask the controller
+
+            ```proto
+            bool gone = 5;
+            ```
+    """
+
+    __slots__ = ("actor_id", "incarnation", "caller", "answers", "gone")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            actor_id: str = "",
+            incarnation: int = 0,
+            caller: str = "",
+            answers: list[ActorAnswer] | None = None,
+            gone: bool = False,
+        ) -> None:
+            pass
+
+        actor_id: str
+        incarnation: int
+        caller: str
+        answers: list[ActorAnswer]
+        gone: bool
 
 _ListTasksRequestFields: TypeAlias = Literal["limit", "status"]
 
@@ -1450,7 +2106,7 @@ class CancelTasksResponse(Message[_CancelTasksResponseFields]):
 
         cancelled: int
 
-_ClusterStatusFields: TypeAlias = Literal["controller_id", "version", "uptime_s", "sessions", "tasks", "stats", "capacity", "used", "workers"]
+_ClusterStatusFields: TypeAlias = Literal["controller_id", "version", "uptime_s", "sessions", "tasks", "stats", "capacity", "used", "workers", "actors"]
 
 class ClusterStatus(Message[_ClusterStatusFields]):
     """
@@ -1499,9 +2155,15 @@ class ClusterStatus(Message[_ClusterStatusFields]):
             ```proto
             int64 workers = 9;
             ```
+        actors:
+            by state
+
+            ```proto
+            map<string, int64> actors = 10;
+            ```
     """
 
-    __slots__ = ("controller_id", "version", "uptime_s", "sessions", "tasks", "stats", "capacity", "used", "workers")
+    __slots__ = ("controller_id", "version", "uptime_s", "sessions", "tasks", "stats", "capacity", "used", "workers", "actors")
 
     if TYPE_CHECKING:
 
@@ -1517,6 +2179,7 @@ class ClusterStatus(Message[_ClusterStatusFields]):
             capacity: dict[str, float] | None = None,
             used: dict[str, float] | None = None,
             workers: int = 0,
+            actors: dict[str, int] | None = None,
         ) -> None:
             pass
 
@@ -1529,6 +2192,7 @@ class ClusterStatus(Message[_ClusterStatusFields]):
         capacity: dict[str, float]
         used: dict[str, float]
         workers: int
+        actors: dict[str, int]
 
 class TaskStatus(Enum):
     """
@@ -1674,9 +2338,44 @@ class OutcomeKind(Enum):
     CANCELLED = 5
     RETURNED = 6
 
+class ActorState(Enum):
+    """
+    ```proto
+    enum fray.ActorState
+    ```
+
+    Attributes:
+        UNSPECIFIED:
+            ```proto
+            ACTOR_STATE_UNSPECIFIED = 0
+            ```
+        PENDING:
+            ```proto
+            ACTOR_STATE_PENDING = 1
+            ```
+        ALIVE:
+            ```proto
+            ACTOR_STATE_ALIVE = 2
+            ```
+        RESTARTING:
+            ```proto
+            ACTOR_STATE_RESTARTING = 3
+            ```
+        DEAD:
+            ```proto
+            ACTOR_STATE_DEAD = 4
+            ```
+    """
+
+    UNSPECIFIED = 0
+    PENDING = 1
+    ALIVE = 2
+    RESTARTING = 3
+    DEAD = 4
+
 
 _DESC = file_desc(
-    b'\n\nfray.proto\x12\x04fray"\x07\n\x05Empty"\xb4\x04\n\x08TaskSpec\x12\'\n\x0fserialized_data\x18\x01 \x01(\x0cR\x0eserializedData\x12;\n\tresources\x18\x02 \x03(\x0b2\x1d.fray.TaskSpec.ResourcesEntryR\tresources\x12\x1f\n\x0bmax_retries\x18\x03 \x01(\x05R\nmaxRetries\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12\x1f\n\x0bfunction_id\x18\x06 \x01(\tR\nfunctionId\x12\x12\n\x04name\x18\x07 \x01(\tR\x04name\x12"\n\x0cdependencies\x18\x08 \x03(\tR\x0cdependencies\x12\x1a\n\x08priority\x18\t \x01(\x05R\x08priority\x12"\n\rretry_delay_s\x18\n \x01(\x01R\x0bretryDelayS\x12\x19\n\x08retry_on\x18\x0b \x03(\tR\x07retryOn\x12\x1b\n\ttimeout_s\x18\x0c \x01(\x01R\x08timeoutS\x12\x1d\n\ndeadline_s\x18\r \x01(\x01R\tdeadlineS\x12\x1e\n\nentrypoint\x18\x0e \x01(\tR\nentrypoint\x12\x1b\n\tjson_args\x18\x0f \x01(\tR\x08jsonArgs\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"\xd6\x02\n\nTaskHandle\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status\x12\x1b\n\tworker_id\x18\x03 \x01(\tR\x08workerId\x12\x14\n\x05error\x18\x04 \x01(\tR\x05error\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n\x04name\x18\x06 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x07 \x01(\tR\tsessionId\x12\x18\n\x07attempt\x18\x08 \x01(\x05R\x07attempt\x12\x13\n\x05age_s\x18\t \x01(\x01R\x04ageS\x12\x1f\n\x0bresult_data\x18\n \x01(\x0cR\nresultData\x12 \n\x0bincarnation\x18\x0b \x01(\tR\x0bincarnation\x12\x15\n\x06wait_s\x18\x0c \x01(\x01R\x05waitS"\xed\x01\n\nTaskResult\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status\x12\x1f\n\x0bresult_data\x18\x03 \x01(\x0cR\nresultData\x12\x1f\n\x0bresult_json\x18\x04 \x01(\tR\nresultJson\x12\x14\n\x05error\x18\x05 \x01(\tR\x05error\x12.\n\nerror_kind\x18\x06 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x14\n\x05story\x18\x07 \x03(\tR\x05story"?\n\x08Function\x12\x1f\n\x0bfunction_id\x18\x01 \x01(\tR\nfunctionId\x12\x12\n\x04code\x18\x02 \x01(\x0cR\x04code"x\n\x12OpenSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\tparent_id\x18\x03 \x01(\tR\x08parentId\x12\x12\n\x04logs\x18\x04 \x01(\x08R\x04logs"\x95\x01\n\x13OpenSessionResponse\x12\x1f\n\x0bstorage_url\x18\x01 \x01(\tR\nstorageUrl\x12\x1b\n\tmax_bytes\x18\x02 \x01(\x04R\x08maxBytes\x12\x1b\n\tmax_tasks\x18\x03 \x01(\x04R\x08maxTasks\x12#\n\rcontroller_id\x18\x04 \x01(\tR\x0ccontrollerId"+\n\nSessionRef\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId"\xd2\x01\n\x12SubmitTasksRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05batch\x18\x02 \x01(\x04R\x05batch\x12$\n\x05tasks\x18\x03 \x03(\x0b2\x0e.fray.TaskSpecR\x05tasks\x12,\n\tfunctions\x18\x04 \x03(\x0b2\x0e.fray.FunctionR\tfunctions\x12\x1b\n\tacked_seq\x18\x05 \x01(\x04R\x08ackedSeq\x12\x16\n\x06cancel\x18\x06 \x03(\tR\x06cancel"O\n\x11WatchTasksRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n\tafter_seq\x18\x02 \x01(\x04R\x08afterSeq"\x91\x01\n\nTaskEvents\x12*\n\x07results\x18\x01 \x03(\x0b2\x10.fray.TaskResultR\x07results\x12\x19\n\x08last_seq\x18\x02 \x01(\x04R\x07lastSeq\x12"\n\x04logs\x18\x03 \x03(\x0b2\x0e.fray.LogLinesR\x04logs\x12\x18\n\x07notices\x18\x04 \x03(\tR\x07notices"\xa4\x01\n\x08LogLines\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n\tworker_id\x18\x04 \x01(\tR\x08workerId\x12\x1b\n\tis_stderr\x18\x05 \x01(\x08R\x08isStderr\x12\x12\n\x04text\x18\x06 \x01(\tR\x04text"\xe6\x04\n\nWorkerInfo\x12\x1b\n\tworker_id\x18\x01 \x01(\tR\x08workerId\x12\x18\n\x07address\x18\x02 \x01(\tR\x07address\x12\x1b\n\tcpu_cores\x18\x03 \x01(\x05R\x08cpuCores\x12!\n\x0cmemory_bytes\x18\x04 \x01(\x03R\x0bmemoryBytes\x12=\n\tresources\x18\x05 \x03(\x0b2\x1f.fray.WorkerInfo.ResourcesEntryR\tresources\x12.\n\x04tags\x18\x06 \x03(\x0b2\x1a.fray.WorkerInfo.TagsEntryR\x04tags\x12 \n\x0bincarnation\x18\x07 \x01(\tR\x0bincarnation\x12\x18\n\x07running\x18\x08 \x01(\x05R\x07running\x12\x1a\n\x08draining\x18\t \x01(\x08R\x08draining\x12\x1e\n\x0blast_seen_s\x18\n \x01(\x01R\tlastSeenS\x12.\n\x04used\x18\x0b \x03(\x0b2\x1a.fray.WorkerInfo.UsedEntryR\x04used\x12\x1a\n\x08attached\x18\x0c \x01(\x08R\x08attached\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n\tTagsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a7\n\tUsedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"Z\n\x16RegisterWorkerResponse\x12\x1f\n\x0bstorage_url\x18\x01 \x01(\tR\nstorageUrl\x12\x1f\n\x0bheartbeat_s\x18\x02 \x01(\x01R\nheartbeatS"?\n\nAttemptRef\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt"W\n\rAttachRequest\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12$\n\x04held\x18\x02 \x03(\x0b2\x10.fray.AttemptRefR\x04held"\xbd\x03\n\tStartTask\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x1f\n\x0bfunction_id\x18\x04 \x01(\tR\nfunctionId\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12\x18\n\x07payload\x18\x06 \x01(\x0cR\x07payload\x12+\n\x11dependency_values\x18\x07 \x03(\x0cR\x10dependencyValues\x12<\n\tresources\x18\x08 \x03(\x0b2\x1e.fray.StartTask.ResourcesEntryR\tresources\x12\x1b\n\ttimeout_s\x18\t \x01(\x01R\x08timeoutS\x12\x19\n\x08retry_on\x18\n \x03(\tR\x07retryOn\x12\x12\n\x04logs\x18\x0b \x01(\x08R\x04logs\x12\x1a\n\x08priority\x18\x0c \x01(\x05R\x08priority\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"\xdc\x01\n\x08Commands\x12%\n\x05start\x18\x01 \x03(\x0b2\x0f.fray.StartTaskR\x05start\x12$\n\x04stop\x18\x02 \x03(\x0b2\x10.fray.AttemptRefR\x04stop\x12*\n\x07reclaim\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x07reclaim\x12,\n\tfunctions\x18\x04 \x03(\x0b2\x0e.fray.FunctionR\tfunctions\x12)\n\x10forget_functions\x18\x05 \x03(\tR\x0fforgetFunctions"\xd1\x01\n\x0eAttemptOutcome\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt\x12%\n\x04kind\x18\x03 \x01(\x0e2\x11.fray.OutcomeKindR\x04kind\x12\x18\n\x07payload\x18\x04 \x01(\x0cR\x07payload\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12\x1c\n\tretryable\x18\x06 \x01(\x08R\tretryable\x12\x13\n\x05run_s\x18\x07 \x01(\x01R\x04runS"\x99\x02\n\rReportRequest\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x120\n\x08outcomes\x18\x02 \x03(\x0b2\x14.fray.AttemptOutcomeR\x08outcomes\x12*\n\x07blocked\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x07blocked\x12.\n\tunblocked\x18\x04 \x03(\x0b2\x10.fray.AttemptRefR\tunblocked\x12\x1a\n\x08draining\x18\x05 \x01(\x08R\x08draining\x12\x18\n\x07leaving\x18\x06 \x01(\x08R\x07leaving\x12"\n\x04logs\x18\x07 \x03(\x0b2\x0e.fray.LogLinesR\x04logs"(\n\x0eReportResponse\x12\x16\n\x06fenced\x18\x01 \x01(\x08R\x06fenced"R\n\x10ListTasksRequest\x12\x14\n\x05limit\x18\x01 \x01(\x05R\x05limit\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status"H\n\x08TaskList\x12&\n\x05tasks\x18\x01 \x03(\x0b2\x10.fray.TaskHandleR\x05tasks\x12\x14\n\x05total\x18\x02 \x01(\x03R\x05total"8\n\nWorkerList\x12*\n\x07workers\x18\x01 \x03(\x0b2\x10.fray.WorkerInfoR\x07workers"I\n\x0bExplanation\x12$\n\x04task\x18\x01 \x01(\x0b2\x10.fray.TaskHandleR\x04task\x12\x14\n\x05story\x18\x02 \x03(\tR\x05story"/\n\x12CancelTasksRequest\x12\x19\n\x08task_ids\x18\x01 \x03(\tR\x07taskIds"3\n\x13CancelTasksResponse\x12\x1c\n\tcancelled\x18\x01 \x01(\x05R\tcancelled"\xe7\x04\n\rClusterStatus\x12#\n\rcontroller_id\x18\x01 \x01(\tR\x0ccontrollerId\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x19\n\x08uptime_s\x18\x03 \x01(\x01R\x07uptimeS\x12\x1a\n\x08sessions\x18\x04 \x01(\x03R\x08sessions\x124\n\x05tasks\x18\x05 \x03(\x0b2\x1e.fray.ClusterStatus.TasksEntryR\x05tasks\x124\n\x05stats\x18\x06 \x03(\x0b2\x1e.fray.ClusterStatus.StatsEntryR\x05stats\x12=\n\x08capacity\x18\x07 \x03(\x0b2!.fray.ClusterStatus.CapacityEntryR\x08capacity\x121\n\x04used\x18\x08 \x03(\x0b2\x1d.fray.ClusterStatus.UsedEntryR\x04used\x12\x18\n\x07workers\x18\t \x01(\x03R\x07workers\x1a8\n\nTasksEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a8\n\nStatsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n\rCapacityEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n\tUsedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01*\xac\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x1b\n\x17TASK_STATUS_IN_PROGRESS\x10\x02\x12\x18\n\x14TASK_STATUS_FINISHED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05*\xb3\x01\n\tErrorKind\x12\x1a\n\x16ERROR_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fERROR_KIND_USER\x10\x01\x12\x16\n\x12ERROR_KIND_TIMEOUT\x10\x02\x12\x16\n\x12ERROR_KIND_CRASHED\x10\x03\x12\x13\n\x0fERROR_KIND_LOST\x10\x04\x12\x18\n\x14ERROR_KIND_CANCELLED\x10\x05\x12\x16\n\x12ERROR_KIND_EXPIRED\x10\x06*\xca\x01\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15OUTCOME_KIND_FINISHED\x10\x01\x12\x17\n\x13OUTCOME_KIND_FAILED\x10\x02\x12\x18\n\x14OUTCOME_KIND_TIMEOUT\x10\x03\x12\x18\n\x14OUTCOME_KIND_CRASHED\x10\x04\x12\x1a\n\x16OUTCOME_KIND_CANCELLED\x10\x05\x12\x19\n\x15OUTCOME_KIND_RETURNED\x10\x062\xa8\x07\n\x0eFrayController\x12.\n\nSubmitTask\x12\x0e.fray.TaskSpec\x1a\x10.fray.TaskHandle\x123\n\rGetTaskStatus\x12\x10.fray.TaskHandle\x1a\x10.fray.TaskHandle\x123\n\rGetTaskResult\x12\x10.fray.TaskHandle\x1a\x10.fray.TaskResult\x12@\n\x0eRegisterWorker\x12\x10.fray.WorkerInfo\x1a\x1c.fray.RegisterWorkerResponse\x123\n\x12ReportTaskComplete\x12\x10.fray.TaskHandle\x1a\x0b.fray.Empty\x121\n\x10ReportTaskFailed\x12\x10.fray.TaskHandle\x1a\x0b.fray.Empty\x12B\n\x0bOpenSession\x12\x18.fray.OpenSessionRequest\x1a\x19.fray.OpenSessionResponse\x12-\n\x0cCloseSession\x12\x10.fray.SessionRef\x1a\x0b.fray.Empty\x124\n\x0bSubmitTasks\x12\x18.fray.SubmitTasksRequest\x1a\x0b.fray.Empty\x129\n\nWatchTasks\x12\x17.fray.WatchTasksRequest\x1a\x10.fray.TaskEvents0\x01\x12/\n\x06Attach\x12\x13.fray.AttachRequest\x1a\x0e.fray.Commands0\x01\x123\n\x06Report\x12\x13.fray.ReportRequest\x1a\x14.fray.ReportResponse\x123\n\tListTasks\x12\x16.fray.ListTasksRequest\x1a\x0e.fray.TaskList\x12,\n\x0bListWorkers\x12\x0b.fray.Empty\x1a\x10.fray.WorkerList\x122\n\x0bExplainTask\x12\x10.fray.TaskHandle\x1a\x11.fray.Explanation\x12B\n\x0bCancelTasks\x12\x18.fray.CancelTasksRequest\x1a\x19.fray.CancelTasksResponse\x12-\n\tGetStatus\x12\x0b.fray.Empty\x1a\x13.fray.ClusterStatus2f\n\nFrayWorker\x12/\n\x0bExecuteTask\x12\x0e.fray.TaskSpec\x1a\x10.fray.TaskResult\x12\'\n\x0bHealthCheck\x12\x0b.fray.Empty\x1a\x0b.fray.Emptyb\x06proto3',
+    b'\n\nfray.proto\x12\x04fray"\x07\n\x05Empty"\xca\x04\n\x08TaskSpec\x12\'\n\x0fserialized_data\x18\x01 \x01(\x0cR\x0eserializedData\x12;\n\tresources\x18\x02 \x03(\x0b2\x1d.fray.TaskSpec.ResourcesEntryR\tresources\x12\x1f\n\x0bmax_retries\x18\x03 \x01(\x05R\nmaxRetries\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12\x1f\n\x0bfunction_id\x18\x06 \x01(\tR\nfunctionId\x12\x12\n\x04name\x18\x07 \x01(\tR\x04name\x12"\n\x0cdependencies\x18\x08 \x03(\tR\x0cdependencies\x12\x1a\n\x08priority\x18\t \x01(\x05R\x08priority\x12"\n\rretry_delay_s\x18\n \x01(\x01R\x0bretryDelayS\x12\x19\n\x08retry_on\x18\x0b \x03(\tR\x07retryOn\x12\x1b\n\ttimeout_s\x18\x0c \x01(\x01R\x08timeoutS\x12\x1d\n\ndeadline_s\x18\r \x01(\x01R\tdeadlineS\x12\x1e\n\nentrypoint\x18\x0e \x01(\tR\nentrypoint\x12\x1b\n\tjson_args\x18\x0f \x01(\tR\x08jsonArgs\x12\x14\n\x05chain\x18\x10 \x03(\tR\x05chain\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"\xd6\x02\n\nTaskHandle\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status\x12\x1b\n\tworker_id\x18\x03 \x01(\tR\x08workerId\x12\x14\n\x05error\x18\x04 \x01(\tR\x05error\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n\x04name\x18\x06 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x07 \x01(\tR\tsessionId\x12\x18\n\x07attempt\x18\x08 \x01(\x05R\x07attempt\x12\x13\n\x05age_s\x18\t \x01(\x01R\x04ageS\x12\x1f\n\x0bresult_data\x18\n \x01(\x0cR\nresultData\x12 \n\x0bincarnation\x18\x0b \x01(\tR\x0bincarnation\x12\x15\n\x06wait_s\x18\x0c \x01(\x01R\x05waitS"\xed\x01\n\nTaskResult\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status\x12\x1f\n\x0bresult_data\x18\x03 \x01(\x0cR\nresultData\x12\x1f\n\x0bresult_json\x18\x04 \x01(\tR\nresultJson\x12\x14\n\x05error\x18\x05 \x01(\tR\x05error\x12.\n\nerror_kind\x18\x06 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x14\n\x05story\x18\x07 \x03(\tR\x05story"?\n\x08Function\x12\x1f\n\x0bfunction_id\x18\x01 \x01(\tR\nfunctionId\x12\x12\n\x04code\x18\x02 \x01(\x0cR\x04code"x\n\x12OpenSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\tparent_id\x18\x03 \x01(\tR\x08parentId\x12\x12\n\x04logs\x18\x04 \x01(\x08R\x04logs"\xb4\x01\n\x13OpenSessionResponse\x12\x1f\n\x0bstorage_url\x18\x01 \x01(\tR\nstorageUrl\x12\x1b\n\tmax_bytes\x18\x02 \x01(\x04R\x08maxBytes\x12\x1b\n\tmax_tasks\x18\x03 \x01(\x04R\x08maxTasks\x12#\n\rcontroller_id\x18\x04 \x01(\tR\x0ccontrollerId\x12\x1d\n\nactors_url\x18\x05 \x01(\tR\tactorsUrl"+\n\nSessionRef\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId"\xfa\x01\n\x12SubmitTasksRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05batch\x18\x02 \x01(\x04R\x05batch\x12$\n\x05tasks\x18\x03 \x03(\x0b2\x0e.fray.TaskSpecR\x05tasks\x12,\n\tfunctions\x18\x04 \x03(\x0b2\x0e.fray.FunctionR\tfunctions\x12\x1b\n\tacked_seq\x18\x05 \x01(\x04R\x08ackedSeq\x12\x16\n\x06cancel\x18\x06 \x03(\tR\x06cancel\x12&\n\x05calls\x18\x07 \x03(\x0b2\x10.fray.ActorCallsR\x05calls"O\n\x11WatchTasksRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n\tafter_seq\x18\x02 \x01(\x04R\x08afterSeq"\xe8\x01\n\nTaskEvents\x12*\n\x07results\x18\x01 \x03(\x0b2\x10.fray.TaskResultR\x07results\x12\x19\n\x08last_seq\x18\x02 \x01(\x04R\x07lastSeq\x12"\n\x04logs\x18\x03 \x03(\x0b2\x0e.fray.LogLinesR\x04logs\x12\x18\n\x07notices\x18\x04 \x03(\tR\x07notices\x12,\n\x07answers\x18\x05 \x03(\x0b2\x12.fray.ActorAnswersR\x07answers\x12\'\n\x06actors\x18\x06 \x03(\x0b2\x0f.fray.ActorInfoR\x06actors"\xa4\x01\n\x08LogLines\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n\tworker_id\x18\x04 \x01(\tR\x08workerId\x12\x1b\n\tis_stderr\x18\x05 \x01(\x08R\x08isStderr\x12\x12\n\x04text\x18\x06 \x01(\tR\x04text"\xa1\x05\n\nWorkerInfo\x12\x1b\n\tworker_id\x18\x01 \x01(\tR\x08workerId\x12\x18\n\x07address\x18\x02 \x01(\tR\x07address\x12\x1b\n\tcpu_cores\x18\x03 \x01(\x05R\x08cpuCores\x12!\n\x0cmemory_bytes\x18\x04 \x01(\x03R\x0bmemoryBytes\x12=\n\tresources\x18\x05 \x03(\x0b2\x1f.fray.WorkerInfo.ResourcesEntryR\tresources\x12.\n\x04tags\x18\x06 \x03(\x0b2\x1a.fray.WorkerInfo.TagsEntryR\x04tags\x12 \n\x0bincarnation\x18\x07 \x01(\tR\x0bincarnation\x12\x18\n\x07running\x18\x08 \x01(\x05R\x07running\x12\x1a\n\x08draining\x18\t \x01(\x08R\x08draining\x12\x1e\n\x0blast_seen_s\x18\n \x01(\x01R\tlastSeenS\x12.\n\x04used\x18\x0b \x03(\x0b2\x1a.fray.WorkerInfo.UsedEntryR\x04used\x12\x1a\n\x08attached\x18\x0c \x01(\x08R\x08attached\x12!\n\x0clane_address\x18\r \x01(\tR\x0blaneAddress\x12\x16\n\x06actors\x18\x0e \x01(\x05R\x06actors\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n\tTagsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a7\n\tUsedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"s\n\x16RegisterWorkerResponse\x12\x1f\n\x0bstorage_url\x18\x01 \x01(\tR\nstorageUrl\x12\x1f\n\x0bheartbeat_s\x18\x02 \x01(\x01R\nheartbeatS\x12\x17\n\x07lease_s\x18\x03 \x01(\x01R\x06leaseS"?\n\nAttemptRef\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt"W\n\rAttachRequest\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12$\n\x04held\x18\x02 \x03(\x0b2\x10.fray.AttemptRefR\x04held"\xfe\x03\n\tStartTask\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x1f\n\x0bfunction_id\x18\x04 \x01(\tR\nfunctionId\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12\x18\n\x07payload\x18\x06 \x01(\x0cR\x07payload\x12+\n\x11dependency_values\x18\x07 \x03(\x0cR\x10dependencyValues\x12<\n\tresources\x18\x08 \x03(\x0b2\x1e.fray.StartTask.ResourcesEntryR\tresources\x12\x1b\n\ttimeout_s\x18\t \x01(\x01R\x08timeoutS\x12\x19\n\x08retry_on\x18\n \x03(\tR\x07retryOn\x12\x12\n\x04logs\x18\x0b \x01(\x08R\x04logs\x12\x1a\n\x08priority\x18\x0c \x01(\x05R\x08priority\x12)\n\x05actor\x18\r \x01(\x0b2\x13.fray.ActorSettingsR\x05actor\x12\x14\n\x05chain\x18\x0e \x03(\tR\x05chain\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"\xab\x02\n\x08Commands\x12%\n\x05start\x18\x01 \x03(\x0b2\x0f.fray.StartTaskR\x05start\x12$\n\x04stop\x18\x02 \x03(\x0b2\x10.fray.AttemptRefR\x04stop\x12*\n\x07reclaim\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x07reclaim\x12,\n\tfunctions\x18\x04 \x03(\x0b2\x0e.fray.FunctionR\tfunctions\x12)\n\x10forget_functions\x18\x05 \x03(\tR\x0fforgetFunctions\x12&\n\x05calls\x18\x06 \x03(\x0b2\x10.fray.ActorCallsR\x05calls\x12%\n\x0eended_sessions\x18\x07 \x03(\tR\rendedSessions"\xd1\x01\n\x0eAttemptOutcome\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt\x12%\n\x04kind\x18\x03 \x01(\x0e2\x11.fray.OutcomeKindR\x04kind\x12\x18\n\x07payload\x18\x04 \x01(\x0cR\x07payload\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12\x1c\n\tretryable\x18\x06 \x01(\x08R\tretryable\x12\x13\n\x05run_s\x18\x07 \x01(\x01R\x04runS"\xf3\x02\n\rReportRequest\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x120\n\x08outcomes\x18\x02 \x03(\x0b2\x14.fray.AttemptOutcomeR\x08outcomes\x12*\n\x07blocked\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x07blocked\x12.\n\tunblocked\x18\x04 \x03(\x0b2\x10.fray.AttemptRefR\tunblocked\x12\x1a\n\x08draining\x18\x05 \x01(\x08R\x08draining\x12\x18\n\x07leaving\x18\x06 \x01(\x08R\x07leaving\x12"\n\x04logs\x18\x07 \x03(\x0b2\x0e.fray.LogLinesR\x04logs\x12*\n\x07created\x18\x08 \x03(\x0b2\x10.fray.AttemptRefR\x07created\x12,\n\x07answers\x18\t \x03(\x0b2\x12.fray.ActorAnswersR\x07answers"(\n\x0eReportResponse\x12\x16\n\x06fenced\x18\x01 \x01(\x08R\x06fenced"\xb5\x02\n\rActorSettings\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12!\n\x0cmax_restarts\x18\x02 \x01(\x05R\x0bmaxRestarts\x12(\n\x10max_task_retries\x18\x03 \x01(\x05R\x0emaxTaskRetries\x12\'\n\x0fmax_concurrency\x18\x04 \x01(\x05R\x0emaxConcurrency\x12)\n\x10checkpoint_every\x18\x05 \x01(\x05R\x0fcheckpointEvery\x12*\n\x11pending_timeout_s\x18\x06 \x01(\x01R\x0fpendingTimeoutS\x12\x1a\n\x08detached\x18\x07 \x01(\x08R\x08detached\x12\'\n\x0fnot_preemptible\x18\x08 \x01(\x08R\x0enotPreemptible"\xb9\x01\n\x12CreateActorRequest\x12"\n\x04task\x18\x01 \x01(\x0b2\x0e.fray.TaskSpecR\x04task\x12/\n\x08settings\x18\x02 \x01(\x0b2\x13.fray.ActorSettingsR\x08settings\x12*\n\x08function\x18\x03 \x01(\x0b2\x0e.fray.FunctionR\x08function\x12"\n\rget_if_exists\x18\x04 \x01(\x08R\x0bgetIfExists"X\n\x08ActorRef\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId"\xc8\x04\n\tActorInfo\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12&\n\x05state\x18\x02 \x01(\x0e2\x10.fray.ActorStateR\x05state\x12 \n\x0bincarnation\x18\x03 \x01(\x05R\x0bincarnation\x12\x18\n\x07version\x18\x04 \x01(\x04R\x07version\x12\x1b\n\tworker_id\x18\x05 \x01(\tR\x08workerId\x12!\n\x0clane_address\x18\x06 \x01(\tR\x0blaneAddress\x12\x16\n\x06reason\x18\x07 \x01(\tR\x06reason\x12.\n\nerror_kind\x18\x08 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x18\n\x07failure\x18\t \x01(\x0cR\x07failure\x12/\n\x08settings\x18\n \x01(\x0b2\x13.fray.ActorSettingsR\x08settings\x12\x1d\n\nclass_name\x18\x0b \x01(\tR\tclassName\x12\x1d\n\nsession_id\x18\x0c \x01(\tR\tsessionId\x12\x1a\n\x08restarts\x18\r \x01(\x05R\x08restarts\x12<\n\tresources\x18\x0e \x03(\x0b2\x1e.fray.ActorInfo.ResourcesEntryR\tresources\x12\x13\n\x05age_s\x18\x0f \x01(\x01R\x04ageS\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"4\n\tActorList\x12\'\n\x06actors\x18\x01 \x03(\x0b2\x0f.fray.ActorInfoR\x06actors"y\n\tActorCall\x12\x10\n\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n\x07payload\x18\x03 \x01(\x0cR\x07payload\x12\x14\n\x05chain\x18\x04 \x03(\tR\x05chain\x12\x12\n\x04logs\x18\x05 \x01(\x08R\x04logs"\xbd\x01\n\nActorCalls\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12 \n\x0bincarnation\x18\x02 \x01(\x05R\x0bincarnation\x12\x16\n\x06caller\x18\x03 \x01(\tR\x06caller\x12\x1b\n\tacked_seq\x18\x04 \x01(\x04R\x08ackedSeq\x12%\n\x05calls\x18\x05 \x03(\x0b2\x0f.fray.ActorCallR\x05calls\x12\x16\n\x06cancel\x18\x06 \x03(\x04R\x06cancel"\x83\x01\n\x0bActorAnswer\x12\x10\n\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n\nerror_kind\x18\x02 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x18\n\x07payload\x18\x03 \x01(\x0cR\x07payload\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message"\xa4\x01\n\x0cActorAnswers\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12 \n\x0bincarnation\x18\x02 \x01(\x05R\x0bincarnation\x12\x16\n\x06caller\x18\x03 \x01(\tR\x06caller\x12+\n\x07answers\x18\x04 \x03(\x0b2\x11.fray.ActorAnswerR\x07answers\x12\x12\n\x04gone\x18\x05 \x01(\x08R\x04gone"R\n\x10ListTasksRequest\x12\x14\n\x05limit\x18\x01 \x01(\x05R\x05limit\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status"H\n\x08TaskList\x12&\n\x05tasks\x18\x01 \x03(\x0b2\x10.fray.TaskHandleR\x05tasks\x12\x14\n\x05total\x18\x02 \x01(\x03R\x05total"8\n\nWorkerList\x12*\n\x07workers\x18\x01 \x03(\x0b2\x10.fray.WorkerInfoR\x07workers"I\n\x0bExplanation\x12$\n\x04task\x18\x01 \x01(\x0b2\x10.fray.TaskHandleR\x04task\x12\x14\n\x05story\x18\x02 \x03(\tR\x05story"/\n\x12CancelTasksRequest\x12\x19\n\x08task_ids\x18\x01 \x03(\tR\x07taskIds"3\n\x13CancelTasksResponse\x12\x1c\n\tcancelled\x18\x01 \x01(\x05R\tcancelled"\xdb\x05\n\rClusterStatus\x12#\n\rcontroller_id\x18\x01 \x01(\tR\x0ccontrollerId\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x19\n\x08uptime_s\x18\x03 \x01(\x01R\x07uptimeS\x12\x1a\n\x08sessions\x18\x04 \x01(\x03R\x08sessions\x124\n\x05tasks\x18\x05 \x03(\x0b2\x1e.fray.ClusterStatus.TasksEntryR\x05tasks\x124\n\x05stats\x18\x06 \x03(\x0b2\x1e.fray.ClusterStatus.StatsEntryR\x05stats\x12=\n\x08capacity\x18\x07 \x03(\x0b2!.fray.ClusterStatus.CapacityEntryR\x08capacity\x121\n\x04used\x18\x08 \x03(\x0b2\x1d.fray.ClusterStatus.UsedEntryR\x04used\x12\x18\n\x07workers\x18\t \x01(\x03R\x07workers\x127\n\x06actors\x18\n \x03(\x0b2\x1f.fray.ClusterStatus.ActorsEntryR\x06actors\x1a8\n\nTasksEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a8\n\nStatsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n\rCapacityEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n\tUsedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a9\n\x0bActorsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*\xac\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x1b\n\x17TASK_STATUS_IN_PROGRESS\x10\x02\x12\x18\n\x14TASK_STATUS_FINISHED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05*\xb3\x01\n\tErrorKind\x12\x1a\n\x16ERROR_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fERROR_KIND_USER\x10\x01\x12\x16\n\x12ERROR_KIND_TIMEOUT\x10\x02\x12\x16\n\x12ERROR_KIND_CRASHED\x10\x03\x12\x13\n\x0fERROR_KIND_LOST\x10\x04\x12\x18\n\x14ERROR_KIND_CANCELLED\x10\x05\x12\x16\n\x12ERROR_KIND_EXPIRED\x10\x06*\xca\x01\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15OUTCOME_KIND_FINISHED\x10\x01\x12\x17\n\x13OUTCOME_KIND_FAILED\x10\x02\x12\x18\n\x14OUTCOME_KIND_TIMEOUT\x10\x03\x12\x18\n\x14OUTCOME_KIND_CRASHED\x10\x04\x12\x1a\n\x16OUTCOME_KIND_CANCELLED\x10\x05\x12\x19\n\x15OUTCOME_KIND_RETURNED\x10\x06*\x8b\x01\n\nActorState\x12\x1b\n\x17ACTOR_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13ACTOR_STATE_PENDING\x10\x01\x12\x15\n\x11ACTOR_STATE_ALIVE\x10\x02\x12\x1a\n\x16ACTOR_STATE_RESTARTING\x10\x03\x12\x14\n\x10ACTOR_STATE_DEAD\x10\x042\xe9\x08\n\x0eFrayController\x12.\n\nSubmitTask\x12\x0e.fray.TaskSpec\x1a\x10.fray.TaskHandle\x123\n\rGetTaskStatus\x12\x10.fray.TaskHandle\x1a\x10.fray.TaskHandle\x123\n\rGetTaskResult\x12\x10.fray.TaskHandle\x1a\x10.fray.TaskResult\x12@\n\x0eRegisterWorker\x12\x10.fray.WorkerInfo\x1a\x1c.fray.RegisterWorkerResponse\x123\n\x12ReportTaskComplete\x12\x10.fray.TaskHandle\x1a\x0b.fray.Empty\x121\n\x10ReportTaskFailed\x12\x10.fray.TaskHandle\x1a\x0b.fray.Empty\x12B\n\x0bOpenSession\x12\x18.fray.OpenSessionRequest\x1a\x19.fray.OpenSessionResponse\x12-\n\x0cCloseSession\x12\x10.fray.SessionRef\x1a\x0b.fray.Empty\x124\n\x0bSubmitTasks\x12\x18.fray.SubmitTasksRequest\x1a\x0b.fray.Empty\x129\n\nWatchTasks\x12\x17.fray.WatchTasksRequest\x1a\x10.fray.TaskEvents0\x01\x12/\n\x06Attach\x12\x13.fray.AttachRequest\x1a\x0e.fray.Commands0\x01\x123\n\x06Report\x12\x13.fray.ReportRequest\x1a\x14.fray.ReportResponse\x128\n\x0bCreateActor\x12\x18.fray.CreateActorRequest\x1a\x0f.fray.ActorInfo\x12+\n\x08GetActor\x12\x0e.fray.ActorRef\x1a\x0f.fray.ActorInfo\x12,\n\tKillActor\x12\x0e.fray.ActorRef\x1a\x0f.fray.ActorInfo\x12*\n\nListActors\x12\x0b.fray.Empty\x1a\x0f.fray.ActorList\x123\n\tListTasks\x12\x16.fray.ListTasksRequest\x1a\x0e.fray.TaskList\x12,\n\x0bListWorkers\x12\x0b.fray.Empty\x1a\x10.fray.WorkerList\x122\n\x0bExplainTask\x12\x10.fray.TaskHandle\x1a\x11.fray.Explanation\x12B\n\x0bCancelTasks\x12\x18.fray.CancelTasksRequest\x1a\x19.fray.CancelTasksResponse\x12-\n\tGetStatus\x12\x0b.fray.Empty\x1a\x13.fray.ClusterStatus2f\n\nFrayWorker\x12/\n\x0bExecuteTask\x12\x0e.fray.TaskSpec\x1a\x10.fray.TaskResult\x12\'\n\x0bHealthCheck\x12\x0b.fray.Empty\x1a\x0b.fray.Emptyb\x06proto3',
     [],
     {
         "Empty": Empty,
@@ -1700,6 +2399,15 @@ _DESC = file_desc(
         "AttemptOutcome": AttemptOutcome,
         "ReportRequest": ReportRequest,
         "ReportResponse": ReportResponse,
+        "ActorSettings": ActorSettings,
+        "CreateActorRequest": CreateActorRequest,
+        "ActorRef": ActorRef,
+        "ActorInfo": ActorInfo,
+        "ActorList": ActorList,
+        "ActorCall": ActorCall,
+        "ActorCalls": ActorCalls,
+        "ActorAnswer": ActorAnswer,
+        "ActorAnswers": ActorAnswers,
         "ListTasksRequest": ListTasksRequest,
         "TaskList": TaskList,
         "WorkerList": WorkerList,
@@ -1710,6 +2418,7 @@ _DESC = file_desc(
         "TaskStatus": TaskStatus,
         "ErrorKind": ErrorKind,
         "OutcomeKind": OutcomeKind,
+        "ActorState": ActorState,
     },
 )
 

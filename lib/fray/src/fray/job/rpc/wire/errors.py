@@ -44,6 +44,8 @@ def to_fray_error(error: Exception, address: str) -> errors.FrayError:
         )
     if code is Code.NOT_FOUND:
         return SessionUnknown(text) if text.startswith(SESSION_UNKNOWN) else NotKnown(text)
+    if code is Code.ALREADY_EXISTS:
+        return errors.ActorNameTaken(text)
     if code is Code.RESOURCE_EXHAUSTED:
         return Refused(text)
     if code is Code.DEADLINE_EXCEEDED:

@@ -35,3 +35,8 @@ CALL_TIMEOUT_S = 30.0
 """A unary call that has no answer for so long is repeated under the same id."""
 CONNECT_TIMEOUT_S = 5.0
 """A connection that is not made within this has failed."""
+ACTORS_DIRECTORY = "actors"
+"""Holds the checkpoints of a session's actors, within the session's storage."""
+LEASE_SHARE = 0.8
+"""A worker's actors take no calls when the latest report that was acknowledged was sent before this share of the silence after
+which the controller gives the worker up: the rest is for clocks that run apart, and for answers on their way."""

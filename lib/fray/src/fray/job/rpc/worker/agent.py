@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from fray.clock import Clock, SystemClock
@@ -24,6 +24,7 @@ from fray.job.rpc.wire.errors import NotKnown
 from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S
 from fray.job.rpc.worker import core as wc
 from fray.job.rpc.worker import frames
+from fray.job.rpc.worker.actors import ActorDesk
 from fray.job.rpc.worker.pool import ExecutorPool
 from fray.types import TaskId
 
@@ -49,12 +50,14 @@ class Agent:
         capacity: dict[str, float],
         tags: dict[str, str],
         address: str,
+        lane_address: str = "",
         clock: Clock | None = None,
     ) -> None:
         self.worker_id = worker_id
         self._info = pb.WorkerInfo(
             worker_id=worker_id,
             address=address,
+            lane_address=lane_address,
             cpu_cores=int(capacity.get("cpu", 0)),
             memory_bytes=int(capacity.get("memory", 0)),
             resources=capacity,
@@ -65,6 +68,10 @@ class Agent:
         self._core = wc.WorkerCore(capacity, executors=max(1, int(capacity.get("cpu", 1))))
         environment = executor_environment(client.address, token)
         self._pool = ExecutorPool(environment, self._on_frame, self._on_exit, self._on_output)
+        self.desk = ActorDesk(self._send, self._has_lease)
+        self._relay = _Relay(lambda: self._news.set())
+        self._heartbeat_s = HEARTBEAT_S
+        self._lease_s = self._lease_until = 0.0
         self._functions: dict[str, bytes] = {}
         self._storage_url = ""
         self._logs: list[pb.LogLines] = []
@@ -93,6 +100,8 @@ class Agent:
         """Hand back what has not begun, let the rest end within ``grace_s``, tell the controller, and go."""
         self._draining = True
         self._core.drain()
+        for item in self._core.actors():
+            self.desk.retire(item)
         self._news.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
@@ -131,8 +140,11 @@ class Agent:
 
     async def _register(self) -> None:
         self._info.incarnation = f"{self.worker_id}.{secrets.token_hex(6)}"
+        began = self._clock.now()
         answer = await self._client.call("register_worker", self._info)
         self._storage_url = answer.storage_url
+        self._heartbeat_s, self._lease_s = answer.heartbeat_s, answer.lease_s
+        self._lease_until = began + self._lease_s
 
     async def _begin_new_life(self) -> None:
         log.warning("worker %s was given up by the controller; it registers anew", self.worker_id)
@@ -166,6 +178,9 @@ class Agent:
             self._functions[function.function_id] = function.code
         if commands.start:
             self._perform(self._core.receive(now, [_to_item(order) for order in commands.start]))
+        for calls in commands.calls:
+            self.desk.take(calls, self._relay)
+        self.desk.forget(commands.ended_sessions)
         for ref in commands.stop:
             self._perform(self._core.stop(now, TaskId(ref.task_id), ref.attempt))
         for ref in commands.reclaim:
@@ -178,26 +193,40 @@ class Agent:
         backoff_s = MIN_BACKOFF_S
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_S):  # wait_for of Python 3.11 loses a cancellation at the wrong moment
+                async with asyncio.timeout(
+                    self._heartbeat_s
+                ):  # wait_for of Python 3.11 loses a cancellation at the wrong moment
                     await self._news.wait()
             self._news.clear()
             report = self._core.report(BATCH_ITEMS)
-            message = self._to_wire(report)
+            answers = self._relay.take()
+            message = self._to_wire(report, answers=answers)
+            sent_at, incarnation = self._clock.now(), self._info.incarnation
             try:
                 answer = await self._client.call("report", message)
                 if answer.fenced:
                     continue  # the stream of orders has ended too, and its owner begins a new life
             except TransportError as error:
                 log.info("worker %s cannot report: %s", self.worker_id, error)
+                self._relay.put_back(answers)
                 self._news.set()
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
                 continue
             backoff_s = MIN_BACKOFF_S
             self._core.acknowledge(report)
+            if incarnation == self._info.incarnation:
+                self._lease_until = sent_at + self._lease_s
+                self.desk.renew()
             self._after_change()
 
-    def _to_wire(self, report: wc.Report, leaving: bool = False) -> pb.ReportRequest:
+    def _has_lease(self) -> bool:
+        """Whether the controller surely counts on this life of the worker."""
+        return self._clock.now() < self._lease_until
+
+    def _to_wire(
+        self, report: wc.Report, leaving: bool = False, answers: list[pb.ActorAnswers] | None = None
+    ) -> pb.ReportRequest:
         outcomes, size = [], 0
         for outcome, _ in report.outcomes:
             outcomes.append(
@@ -223,6 +252,8 @@ class Agent:
             draining=self._core.draining,
             leaving=leaving,
             logs=self._take_logs(),
+            created=_refs(report.created),
+            answers=answers or [],
         )
 
     # --- executors
@@ -266,9 +297,16 @@ class Agent:
                     list(order.retry_on),
                     f"{self._storage_url}/{order.session_id}",
                     order.logs,
+                    list(order.chain),
+                    _actor_settings(order),
                 )
             )
         executor.send((frames.RUN, batch))
+
+    def _send(self, number: int, frame: frames.Frame) -> None:
+        executor = self._pool.find(number)
+        if executor is not None:
+            executor.send(frame)
 
     def _order(self, number: int, frame: frames.Frame) -> None:
         executor = self._pool.find(number)
@@ -287,6 +325,15 @@ class Agent:
                 for task, how, payload, message, retryable, run_s in frame[1]
             ]
             self._perform(self._core.outcomes(now, number, outcomes))
+        elif kind == frames.ANSWER:
+            self.desk.answered(TaskId(frame[1]), frame[2])
+        elif kind == frames.CREATED:
+            item = self._core.constructed(number)
+            if item is not None:
+                self.desk.open(item, number)
+                if self._draining:
+                    self.desk.retire(item)
+            self._after_change()
         elif kind == frames.READY:
             self._perform(self._core.executor_ready(now, number))
         elif kind == frames.RETURNED:
@@ -353,6 +400,9 @@ class Agent:
                 future = self._direct.get(outcome.task)
                 if future is not None and not future.done():
                     future.set_result(outcome)
+        if self._core.ended_actors:
+            ended, self._core.ended_actors = self._core.ended_actors, []
+            self.desk.close(ended)
         if self._core.broken and not self._draining:
             self._draining = True
             log.error("worker %s takes no more tasks: %s", self.worker_id, self._core.broken)
@@ -394,7 +444,41 @@ def _to_item(order: pb.StartTask, direct: bool = False) -> wc.Item:
         order=order,
         direct=direct,
         priority=order.priority,
+        alone=order.actor is not None,
+        actor=order.actor is not None,
     )
+
+
+def _actor_settings(order: pb.StartTask) -> tuple[int, str, int, int] | None:
+    actor = order.actor
+    return None if actor is None else (order.attempt, order.name, actor.max_concurrency, actor.checkpoint_every)
+
+
+class _Relay:
+    """The way to callers by the controller: answers go with the next report."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._answers: list[pb.ActorAnswers] = []
+
+    def send(self, answers: pb.ActorAnswers) -> None:
+        self._answers.append(answers)
+        self._wake()
+
+    def take(self) -> list[pb.ActorAnswers]:
+        """Return what waits, as much as one message should hold."""
+        size = count = 0
+        while count < len(self._answers) and size < BATCH_BYTES:
+            size += sum(len(answer.payload) for answer in self._answers[count].answers)
+            count += 1
+        taken, self._answers = self._answers[:count], self._answers[count:]
+        if self._answers:
+            self._wake()
+        return taken
+
+    def put_back(self, answers: list[pb.ActorAnswers]) -> None:
+        """Send again what did not arrive."""
+        self._answers[:0] = answers
 
 
 def _refs(attempts: list[tuple[TaskId, int]]) -> list[pb.AttemptRef]:

@@ -5,6 +5,7 @@ No clock, no processes, no network: events are method calls that carry the time,
 Attempts wait in one queue, by priority, then in the order in which they came. The head starts when its resources are free
 and an executor is idle. Attempts of functions that were measured as very short are given to an executor in batches, so that
 it need not wait for the agent between two of them; what it has not begun comes back when its current attempt takes long.
+An actor goes before tasks, gets an executor of its own for as long as it lives, and takes that executor with it.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Item:
     blocked: bool = False
     """Whether it waits for other tasks."""
     alone: bool = False
-    """Whether it must not share a batch: it was in one whose executor died."""
+    """Whether it must not share a batch: it was in one whose executor died, or it is an actor."""
+    actor: bool = False
+    """Whether it stays."""
     stopping: OutcomeKind | None = None
     """Set once it was interrupted: how it ends."""
     stop_reason: str = ""
@@ -83,6 +86,8 @@ class Executor:
     """Whether it was asked to give back what it has not begun."""
     killed: bool = False
     """Whether its end was ordered."""
+    dedicated: bool = False
+    """Whether it belongs to an actor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,8 @@ class Report:
     """Attempts that wait for other tasks."""
     unblocked: list[tuple[TaskId, int]] = field(default_factory=list)
     """Attempts that went on."""
+    created: list[tuple[TaskId, int]] = field(default_factory=list)
+    """Actors whose constructors have returned."""
 
 
 class WorkerCore:
@@ -152,12 +159,15 @@ class WorkerCore:
         """What executors occupy; above capacity for a while when waiting attempts go on."""
         self.direct_outcomes: list[Outcome] = []
         """Ends of attempts that came straight from a caller, to be taken by the agent."""
+        self.ended_actors: list[TaskId] = []
+        """Actors that have ended, to be taken by the agent."""
         self._queue: deque[Item] = deque()
         self._durations: dict[str, float] = {}
         self._outbox: dict[int, Outcome] = {}
         self._outbox_count = 0
         self._waits: dict[tuple[TaskId, int], bool] = {}  # attempts whose waiting changed, and whether they wait now
         self._waiting: dict[tuple[TaskId, int], None] = {}  # all that wait now
+        self._created: dict[tuple[TaskId, int], bool] = {}  # actors that were constructed, and whether that is acknowledged
         self._next_executor = 0
         self._deadlines: dict[tuple[TaskId, int], tuple[float, str]] = {}
         self._spawn_failures = 0
@@ -233,7 +243,19 @@ class WorkerCore:
             elif outcome.run_s:
                 self._measure(item.function_id, outcome.run_s)
             self._end(item, outcome)
-        return self._executor_advanced(now, executor)
+        out: list[Effect] = []
+        if executor.dedicated and not executor.items:
+            self._kill(executor, out)
+        return out + self._executor_advanced(now, executor)
+
+    def constructed(self, number: int) -> Item | None:
+        """Note that the constructor of an executor's actor has returned; return the actor, if it is still wanted."""
+        executor = self.executors.get(number)
+        item = next(iter(executor.items.values()), None) if executor is not None else None
+        if item is None or not item.actor or item.stopping is not None:
+            return None
+        self._created[item.task, item.attempt] = False
+        return item
 
     def returned(self, now: float, number: int, tasks: Iterable[TaskId]) -> list[Effect]:
         """Take back attempts that an executor has not begun."""
@@ -290,7 +312,7 @@ class WorkerCore:
             if self._spawn_failures >= MAX_SPAWN_FAILURES:
                 self.broken = why
                 self.drain()
-        if len(self.executors) < self.pool_size and not self.draining:
+        if self._pooled() < self.pool_size and not self.draining:
             self._spawn(out)
         return out + self._schedule(now)
 
@@ -322,6 +344,7 @@ class WorkerCore:
         self.direct_outcomes += [
             Outcome(item.task, item.attempt, OutcomeKind.CRASHED, b"", why) for item in self.items.values() if item.direct
         ]
+        self.ended_actors += [item.task for item in self.items.values() if item.actor]
         for executor in list(self.executors.values()):
             if executor.items:
                 self._kill(executor, out)
@@ -331,6 +354,7 @@ class WorkerCore:
         self._outbox.clear()
         self._waits.clear()
         self._waiting.clear()
+        self._created.clear()
         self._deadlines.clear()
         return out
 
@@ -350,7 +374,11 @@ class WorkerCore:
 
     def has_news(self) -> bool:
         """Whether there is something to report."""
-        return bool(self._outbox or self._waits)
+        return bool(self._outbox or self._waits or not all(self._created.values()))
+
+    def actors(self) -> list[Item]:
+        """Return the actors that are constructed, or being so."""
+        return [item for item in self.items.values() if item.actor and item.executor is not None]
 
     def report(self, limit: int) -> Report:
         """Return what is to be reported; outcomes come again until ``acknowledge``."""
@@ -361,6 +389,7 @@ class WorkerCore:
             report.outcomes.append((outcome, number))
         report.blocked = list(self._waiting)  # all of them each time: a report that was late may have undone one
         report.unblocked = [key for key, is_blocked in self._waits.items() if not is_blocked]
+        report.created = [key for key, is_known in self._created.items() if not is_known]
         return report
 
     def acknowledge(self, report: Report) -> None:
@@ -370,6 +399,9 @@ class WorkerCore:
         for key, is_blocked in (dict.fromkeys(report.blocked, True) | dict.fromkeys(report.unblocked, False)).items():
             if self._waits.get(key) is is_blocked:
                 del self._waits[key]
+        for key in report.created:
+            if key in self._created:
+                self._created[key] = True
 
     def idle(self) -> bool:
         """Whether nothing runs or waits, and everything is acknowledged."""
@@ -388,6 +420,8 @@ class WorkerCore:
                 break
             self._occupy(executor, self._queue[0].shape)
             self._give(now, executor, out)
+            if executor.dedicated and self._pooled() < min(self.pool_size, MAX_WARM):
+                self._spawn(out)
         for executor in self.executors.values():  # keep short ones flowing: top up before the batch is used up
             busy = executor.items and executor.occupied is not None and not executor.recalled and not executor.killed
             if self._queue and busy:
@@ -430,6 +464,7 @@ class WorkerCore:
             self._queue.popleft()
             item.executor = executor.number
             executor.items[item.task] = item
+            executor.dedicated = item.actor
             batch.append(item)
             if item.timeout is not None:
                 self._deadlines[item.task, item.attempt] = (now + item.timeout, "timeout")
@@ -449,6 +484,9 @@ class WorkerCore:
             self._end(item, Outcome(item.task, item.attempt, kind, b"", reason))
         elif item.stopping is None:
             item.stopping, item.stop_reason = kind, reason
+            if item.actor:
+                self._kill(self.executors[item.executor], out)
+                return
             self._deadlines[item.task, item.attempt] = (now + KILL_GRACE_S, "kill")
             out.append(Interrupt(item.executor, item.task))
 
@@ -462,6 +500,9 @@ class WorkerCore:
         self._deadlines.pop((item.task, item.attempt), None)
         self._waits.pop((item.task, item.attempt), None)
         self._waiting.pop((item.task, item.attempt), None)
+        self._created.pop((item.task, item.attempt), None)
+        if item.actor:
+            self.ended_actors.append(item.task)
         if item.direct:
             self.direct_outcomes.append(outcome)
             return
@@ -479,7 +520,7 @@ class WorkerCore:
 
     def _enqueue(self, item: Item) -> None:
         at = len(self._queue)
-        while at and self._queue[at - 1].priority < item.priority:
+        while at and (self._queue[at - 1].actor, self._queue[at - 1].priority) < (item.actor, item.priority):
             at -= 1
         self._queue.insert(at, item)
 
@@ -501,12 +542,16 @@ class WorkerCore:
 
     def _trim(self, out: list[Effect]) -> None:
         """End idle executors beyond the pool: they were needed while others waited."""
-        if self._queue or len(self.executors) <= self.pool_size:
+        if self._queue or self._pooled() <= self.pool_size:
             return
-        living = [e for e in self.executors.values() if not e.killed]
+        living = [e for e in self.executors.values() if not e.killed and not e.dedicated]
         idle = [e for e in living if e.ready and not e.items]
         for executor in idle[: max(0, len(living) - self.pool_size)]:
             self._kill(executor, out)
+
+    def _pooled(self) -> int:
+        """Return how many executors run tasks."""
+        return sum(1 for executor in self.executors.values() if not executor.dedicated)
 
     def _spawn(self, out: list[Effect]) -> None:
         self._next_executor += 1

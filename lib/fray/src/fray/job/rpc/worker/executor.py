@@ -23,10 +23,13 @@ from typing import Any
 from fray.config import load_config
 from fray.errors import DecodeError, EncodeError
 from fray.job import context as job_context
+from fray.job.actors import current_chain
 from fray.job.calls import Interrupted, call
-from fray.job.futures import Ref, current_slot
+from fray.job.futures import current_slot
 from fray.job.rpc import lineage
+from fray.job.rpc.wire.settings import ACTORS_DIRECTORY
 from fray.job.rpc.worker import frames
+from fray.job.rpc.worker.actor_host import ActorHost
 from fray.payloads import PayloadStore, derive_key
 from fray.serialization import capture_failure, decode_callable, decode_json_call, encode_failure, encode_json
 from fray.serialization.callables import callable_name
@@ -67,13 +70,10 @@ class Executor:
         threading.Thread(target=self._listen, name="fray-control", daemon=True).start()
         current_slot.set(self)
         job_context.set_default_factory(lineage.default_context)
-        self._send((frames.READY, os.getpid()))
+        self.send((frames.READY, os.getpid()))
         while True:
             with self._read_lock:
-                data = self._data.recv(1 << 18)
-                if not data:
-                    return
-                self._take(data)
+                self._take(self.receive())
             while (item := self._next()) is not None:
                 self._run(item)
                 self._poll()
@@ -86,12 +86,15 @@ class Executor:
         if self._lent == 1 and self._current is not None:
             self._flush()
             self._return_queue()
-            self._send((frames.BLOCKED, self._current))
+            self.send((frames.BLOCKED, self._current))
 
     def reclaim(self) -> None:
         self._lent -= 1
         if self._lent == 0 and self._current is not None:
-            self._send((frames.UNBLOCKED, self._current))
+            self.send((frames.UNBLOCKED, self._current))
+
+    def resume(self) -> None:
+        """Do nothing: the process runs one task at a time."""
 
     # --- output
 
@@ -99,21 +102,27 @@ class Executor:
         """Send whole lines to whoever watches the current task."""
         task = self._current
         if task is not None and self.logs:
-            self._send((frames.LOG, task, is_stderr, text))
+            self.send((frames.LOG, task, is_stderr, text))
 
     # --- running
 
     def _run(self, item: Any) -> None:
-        task_id, session, function_id, name, payload, dependency_values, retry_on, storage_url, self.logs = item
+        task_id, session, function_id, name, payload, dependency_values, retry_on, storage_url, self.logs, chain, actor = item
         if self._flushed_at + FLUSH_S < time.perf_counter():
             self._flush()
         lineage.enter(session)
+        current_chain.set(tuple(chain))
         store = PayloadStore(storage_url, self._key)
         started = time.perf_counter()
         run_s = 0.0
         try:
             fn = self._function(function_id)
             args, kwargs, is_json = _arguments(store, payload, dependency_values)
+            if actor is not None:
+                self._flush()
+                url = f"{storage_url}/{ACTORS_DIRECTORY}/{task_id}"
+                ActorHost(self, store, task_id, actor, url).serve(fn, args, kwargs)
+                _end()
             started = time.perf_counter()
             try:
                 self._in_user_code = True
@@ -160,8 +169,15 @@ class Executor:
 
     # --- the sockets
 
-    def _take(self, data: bytes) -> None:
-        for frame in self._unpacker.feed(data):
+    def receive(self) -> list[frames.Frame]:
+        """Return the next frames from the worker; ends the process if the worker is gone. Blocks."""
+        data = self._data.recv(1 << 18)
+        if not data:
+            _end()
+        return self._unpacker.feed(data)
+
+    def _take(self, received: list[frames.Frame]) -> None:
+        for frame in received:
             if frame[0] == frames.RUN:
                 with self._lock:
                     self._queue.extend(frame[1])
@@ -183,16 +199,17 @@ class Executor:
             return False
         if not data:
             _end()
-        self._take(data)
+        self._take(self._unpacker.feed(data))
         return True
 
     def _flush(self) -> None:
         self._flushed_at = time.perf_counter()
         if self._done:
             done, self._done = self._done, []
-            self._send((frames.DONE, done))
+            self.send((frames.DONE, done))
 
-    def _send(self, frame: frames.Frame) -> None:
+    def send(self, frame: frames.Frame) -> None:
+        """Send a frame to the worker; ends the process if the worker is gone. Thread-safe."""
         try:
             with self._send_lock:
                 self._data.sendall(frames.pack(frame))
@@ -211,7 +228,7 @@ class Executor:
             waiting = [item[0] for item in self._queue]
             self._queue.clear()
         if waiting:
-            self._send((frames.RETURNED, waiting))
+            self.send((frames.RETURNED, waiting))
 
     # --- orders that cannot wait
 
@@ -239,7 +256,7 @@ class Executor:
             if running:
                 self._stop_target = task_id
         if waiting:
-            self._send((frames.DONE, [(task_id, "cancelled", b"", "stopped", False, 0.0)]))
+            self.send((frames.DONE, [(task_id, "cancelled", b"", "stopped", False, 0.0)]))
         elif running:
             signal.pthread_kill(self._main, signal.SIGUSR1)
 
@@ -293,17 +310,7 @@ def _arguments(store: PayloadStore, payload: bytes, dependency_values: list[byte
     from_json = decode_json_call(payload)
     if from_json is not None:
         return (*from_json, True)
-    args, kwargs = store.unpack(payload)
-    if dependency_values or any(isinstance(arg, Ref) for arg in (*args, *kwargs.values())):
-        values = [store.unpack(value) for value in dependency_values]
-
-        def fill(arg: Any) -> Any:
-            if isinstance(arg, lineage.Dependency):
-                return values[arg.index]
-            return arg.read(store.key) if isinstance(arg, lineage.StoredRef) else arg
-
-        args = [fill(arg) for arg in args]
-        kwargs = {key: fill(arg) for key, arg in kwargs.items()}
+    args, kwargs = lineage.resolve_arguments(store, payload, dependency_values)
     return args, kwargs, False
 
 

@@ -17,6 +17,7 @@ from fray.job.rpc.wire.errors import unreachable
 from fray.job.rpc.wire.server import HttpServer, LoopThread, check_host
 from fray.job.rpc.wire.settings import MAX_MESSAGE_BYTES
 from fray.job.rpc.worker.agent import Agent
+from fray.job.rpc.worker.lanes import LaneServer
 from fray.job.rpc.worker.service import WorkerService
 from fray.types import TaskOptions
 
@@ -45,6 +46,7 @@ class FrayWorker:
         tags: Mapping[str, str] | None = None,
         token: str | None = None,
         insecure: bool = False,
+        direct_calls: bool = True,
         embedded_in: FrayControllerServer | None = None,
     ) -> None:
         """Configure a worker.
@@ -59,6 +61,8 @@ class FrayWorker:
             tags: labels shown in listings.
             token: the cluster's secret; None takes ``FRAY_TOKEN`` or the user's token file.
             insecure: allow unencrypted traffic beyond this machine.
+            direct_calls: take calls of actors straight from callers that can reach it, on a port of its own that the system
+                chooses; otherwise all calls go by way of the controller.
             embedded_in: the controller, when it runs in this process: both share its event loop, without a network between
                 them. It must be started before and stopped after.
 
@@ -72,10 +76,12 @@ class FrayWorker:
         self._capacity = _capacity(num_cpus, resources or {})
         self._tags = dict(tags or {})
         self._token = load_config(token=token).require_token()
+        self._direct_calls = direct_calls
         self._controller = embedded_in
         self._loop = embedded_in.loop if embedded_in is not None else LoopThread("fray-worker")
         self._agent: Agent | None = None
         self._http: HttpServer | None = None
+        self._lanes: LaneServer | None = None
         self._stopped = threading.Event()
 
     @property
@@ -129,12 +135,17 @@ class FrayWorker:
             if self._controller is None
             else self._controller.direct_client()
         )
-        agent = Agent(client, self._token, self.worker_id, self._capacity, self._tags, http.address)
+        if self._direct_calls:
+            lanes = self._lanes = LaneServer(self._token, self._host, lambda calls, route: agent.desk.take(calls, route))
+            await lanes.start()
+        lane_address = self._lanes.address if self._lanes is not None else ""
+        agent = Agent(client, self._token, self.worker_id, self._capacity, self._tags, http.address, lane_address)
         try:
             await agent.start()
         except BaseException as error:
             await agent.stop()
             await http.stop()
+            self._stop_lanes()
             if isinstance(error, Unavailable):
                 raise unreachable(self._controller_address, error) from error
             raise
@@ -145,8 +156,13 @@ class FrayWorker:
         if grace > 0:
             await agent.drain(grace)
         await agent.stop()
+        self._stop_lanes()
         if self._http is not None:
             await self._http.stop()
+
+    def _stop_lanes(self) -> None:
+        if self._lanes is not None:
+            self._lanes.stop()
 
 
 def _capacity(num_cpus: float | None, resources: Mapping[str, float]) -> dict[str, float]:

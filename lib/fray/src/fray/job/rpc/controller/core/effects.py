@@ -55,10 +55,27 @@ class NotifySession:
 
 
 @dataclass(frozen=True, slots=True)
+class TellActor:
+    """Tell a session how an actor is now."""
+
+    session: SessionId
+    actor: Task
+
+
+@dataclass(frozen=True, slots=True)
+class EndActor:
+    """An actor has ended for good: delete what it kept."""
+
+    actor: Task
+
+
+@dataclass(frozen=True, slots=True)
 class EndSession:
     """A session is over: end its streams, forget its code, delete its storage."""
 
     session: SessionId
 
 
-Effect = StartTasks | StopTasks | ReclaimTasks | DisconnectWorker | WakeSession | NotifySession | EndSession
+Effect = (
+    StartTasks | StopTasks | ReclaimTasks | DisconnectWorker | WakeSession | NotifySession | TellActor | EndActor | EndSession
+)

@@ -56,6 +56,24 @@ class TasksSubmitted:
 
 
 @dataclass(frozen=True, slots=True)
+class ActorRequested:
+    """A client wants an actor. A name that is taken, and an id that is known, change nothing."""
+
+    now: float
+    session: SessionId
+    spec: TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ActorWatched:
+    """A session wants to be told of an actor's changes."""
+
+    now: float
+    session: SessionId
+    actor: TaskId
+
+
+@dataclass(frozen=True, slots=True)
 class ResultsAcknowledged:
     """A client has all results up to a number."""
 
@@ -82,6 +100,7 @@ class WorkerRegistered:
     worker: WorkerId
     capacity: Mapping[str, float]
     address: str = ""
+    lane_address: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -112,6 +131,7 @@ class WorkerReported:
     blocked: Sequence[tuple[TaskId, int]] = ()
     unblocked: Sequence[tuple[TaskId, int]] = ()
     draining: bool = False
+    created: Sequence[tuple[TaskId, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +155,8 @@ Event = (
     | SessionUnwatched
     | SessionClosed
     | TasksSubmitted
+    | ActorRequested
+    | ActorWatched
     | ResultsAcknowledged
     | CancelRequested
     | WorkerRegistered

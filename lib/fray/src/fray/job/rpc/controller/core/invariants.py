@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from fray.errors import InvariantViolation
-from fray.job.rpc.controller.core.model import EPSILON, State, Task, TaskState, Worker
+from fray.job.rpc.controller.core.model import EPSILON, ActorState, State, Task, TaskState, Worker
 
 
 def check(state: State) -> None:
@@ -26,6 +26,9 @@ def check(state: State) -> None:
         )
     for worker in state.workers.values():
         _check_worker(worker)
+    for name, actor_id in state.actor_names.items():
+        named = state.tasks.get(actor_id)
+        _require(named is not None and not named.state.is_final, f"the name {name} belongs to {actor_id}, which has ended")
     for session in state.sessions.values():
         live = [task for task in session.live.values() if not task.state.is_final]
         _require(len(live) == len(session.live), f"session {session.id} counts an ended task as live")
@@ -50,6 +53,12 @@ def _check_task(state: State, task: Task) -> None:
         _require(worker is not None and worker.assigned.get(task.spec.id) is task, f"{who}: its owner does not have it")
     _require((task.state is TaskState.WAITING) == (task.missing > 0) or task.state.is_final, f"{who}: misses {task.missing}")
     _require(not (task.holding and task.state is not TaskState.ASSIGNED), f"{who}: holds resources")
+    actor = task.actor
+    if actor is not None:
+        _require(actor.state is not ActorState.ALIVE or task.worker is not None, f"{who}: is alive on no worker")
+        _require((actor.state is ActorState.DEAD) == task.state.is_final, f"{who}: is {actor.state.value} as an actor")
+        has_name = state.actor_names.get(actor.spec.name) == task.spec.id
+        _require(task.state.is_final or not actor.spec.name or has_name, f"{who}: has lost its name {actor.spec.name}")
     session = state.sessions.get(task.spec.session)
     if not task.state.is_final:
         _require(session is not None and task.spec.id in session.live, f"{who}: its session does not know it")
@@ -67,6 +76,8 @@ def _check_worker(worker: Worker) -> None:
         if task.holding:
             for name, amount in task.spec.shape:
                 holding[name] += amount  # type: ignore[assignment]
+    actors = sum(1 for task in worker.assigned.values() if task.actor is not None)
+    _require(actors == worker.actors, f"{who} counts {worker.actors} actors, there are {actors}")
     for name, used in worker.used.items():
         _require(abs(used - holding[name]) < 1e3 * EPSILON, f"{who} counts {used} of {name} in use; it is {holding[name]}")
     _require(worker.prefetched.keys() <= worker.assigned.keys(), f"{who} has prefetched what is not assigned to it")

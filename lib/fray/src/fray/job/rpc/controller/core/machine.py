@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+from fray.job.rpc.controller.core import actors, placement, sessions, tasks, workers
 from fray.job.rpc.controller.core import events as ev
-from fray.job.rpc.controller.core import placement, sessions, tasks, workers
 from fray.job.rpc.controller.core.effects import Effect
 from fray.job.rpc.controller.core.events import Event
 from fray.job.rpc.controller.core.model import ErrorKind, State, TaskState
@@ -22,6 +22,8 @@ _HANDLERS: dict[type, Callable[[State, Any, list[Effect]], None]] = {
     ev.SessionUnwatched: sessions.unwatch,
     ev.SessionClosed: sessions.close,
     ev.TasksSubmitted: tasks.submit,
+    ev.ActorRequested: actors.request,
+    ev.ActorWatched: actors.watch,
     ev.ResultsAcknowledged: tasks.acknowledge,
     ev.CancelRequested: tasks.cancel,
     ev.WorkerRegistered: workers.register,
@@ -31,7 +33,14 @@ _HANDLERS: dict[type, Callable[[State, Any, list[Effect]], None]] = {
     ev.WorkerLeft: workers.leave,
 }
 
-_IDLE_EVENTS = (ev.SessionOpened, ev.SessionWatched, ev.SessionUnwatched, ev.ResultsAcknowledged, ev.WorkerRegistered)
+_IDLE_EVENTS = (
+    ev.SessionOpened,
+    ev.SessionWatched,
+    ev.SessionUnwatched,
+    ev.ResultsAcknowledged,
+    ev.ActorWatched,
+    ev.WorkerRegistered,
+)
 """Events after which nothing new can be placed."""
 
 
@@ -65,7 +74,7 @@ def _fire_timers(state: State, now: float, out: list[Effect]) -> None:
                 placement.enqueue(state, task)
         elif what == "deadline":
             task = state.tasks.get(TaskId(whom))
-            if task is not None and not task.state.is_final:
+            if task is not None and not task.state.is_final and (task.actor is None or not task.actor.was_constructed):
                 text = f"{task.spec.name} did not end within its deadline of {task.spec.deadline_s:g} s"
                 tasks.stop(state, task, ErrorKind.TIMEOUT, text, now, out)
         elif what == "session":

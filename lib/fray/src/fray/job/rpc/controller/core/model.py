@@ -24,7 +24,13 @@ STORY_LIMIT = 40
 """Entries kept of a task's story; the first and the latest stay."""
 
 HISTORY_LIMIT = 1000
-"""Ended and forgotten tasks whose stories are kept for people."""
+"""Ended and forgotten tasks, and ended actors, whose stories are kept for people."""
+
+STABLE = "a worker that is not preemptible"
+"""The resource that stands for it: such workers have plenty, actors that must not be preempted ask for one."""
+
+ACTOR_LOAD = 0.001
+"""What an actor adds to the load of a worker with one CPU: of equal workers, the one with fewer actors is next."""
 
 
 class TaskState(enum.Enum):
@@ -100,6 +106,65 @@ class OutcomeKind(enum.Enum):
     """It was never started and is handed back."""
 
 
+class ActorState(enum.Enum):
+    """Where an actor is in its life."""
+
+    PENDING = "pending"
+    """Not constructed yet."""
+    ALIVE = "alive"
+    """It takes calls."""
+    RESTARTING = "restarting"
+    """It died, and is to be constructed again."""
+    DEAD = "dead"
+    """It has ended for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSpec:
+    """What a client asked for when it created an actor. An actor is a task that stays: its lives are the task's attempts."""
+
+    name: str = ""
+    """Unique among those that live; empty for none."""
+    max_restarts: int = 0
+    """Lives after the first; -1 for ever."""
+    detached: bool = False
+    """Whether it is a session of its own, and outlives the one that created it."""
+    not_preemptible: bool = False
+    """Whether it keeps away from workers marked preemptible."""
+    max_task_retries: int = 0
+    """Kept by callers."""
+    max_concurrency: int = 0
+    """Kept by the actor; 0 for the default."""
+    checkpoint_every: int = 0
+    """Kept by the actor; calls, 0 for never."""
+    pending_timeout_s: float = 0.0
+    """Kept by callers; 0 for none."""
+
+
+@dataclass(slots=True, eq=False)
+class Actor:
+    """What an actor is beyond a task."""
+
+    spec: ActorSpec
+    """What was asked for."""
+    state: ActorState = ActorState.PENDING
+    """Where it is; changed by ``announce`` only."""
+    version: int = 0
+    """Grows with every change that is announced."""
+    restarts: int = 0
+    """Lives that ended and were followed by another."""
+    quick_deaths: int = 0
+    """Lives in a row that were short: the back-off grows with them."""
+    last_death: str = ""
+    """Why its latest life ended, in words."""
+    was_constructed: bool = False
+    """Whether its constructor has ever returned."""
+    alive_since: float = 0.0
+    """When its constructor returned last."""
+    watchers: set[SessionId] = field(default_factory=set)
+    """Sessions that are told of its changes."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """What a client asked for. Payloads are opaque bytes."""
@@ -129,7 +194,11 @@ class TaskSpec:
     timeout: float | None = None
     """Seconds one attempt may run; kept by the worker."""
     deadline_s: float | None = None
-    """Seconds from submission to the end, kept here."""
+    """Seconds from submission to the end, kept here; for an actor, to the end of its constructor."""
+    chain: tuple[str, ...] = ()
+    """The actor calls that wait for it; opaque here."""
+    actor: ActorSpec | None = None
+    """Set if the code is a class whose instance is to stay."""
 
 
 @dataclass(slots=True)
@@ -162,6 +231,8 @@ class Task:
     """When it was accepted."""
     seq: int
     """Order of acceptance."""
+    actor: Actor | None = None
+    """What it is beyond a task, if it is an actor."""
     state: TaskState = TaskState.WAITING
     """Where it is; changed by ``move`` only."""
     attempt: int = 0
@@ -259,6 +330,10 @@ class Worker:
     """What it offers."""
     address: str = ""
     """Where it answers, if it does."""
+    lane_address: str = ""
+    """Where it takes calls of actors, if it does."""
+    actors: int = 0
+    """Actors among its attempts."""
     tags: dict[str, str] = field(default_factory=dict)
     """Labels, for people."""
     used: dict[str, float] = field(default_factory=dict)
@@ -307,6 +382,8 @@ class Worker:
         for name, used in self.used.items():
             if used and self.capacity.get(name):
                 share = max(share, used / self.capacity[name])
+        if self.actors:
+            share += ACTOR_LOAD * self.actors / max(1.0, self.capacity.get("cpu", 0.0))
         return share + sum(self.backlog_s.values()) if self.backlog_s else share
 
 
@@ -344,6 +421,8 @@ class Session:
     """Whether it only waits for its running tasks to stop."""
     anonymous: bool = False
     """Whether it is the one for callers without a session: never expires, its results do."""
+    detached: bool = False
+    """Whether it is that of a detached actor: it ends with the actor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +471,10 @@ class State:
     """How often things happened."""
     history: deque[EndedTask] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     """Ended tasks that are otherwise forgotten, the latest last."""
+    actor_names: dict[str, TaskId] = field(default_factory=dict)
+    """Actors that live, by name."""
+    dead_actors: dict[TaskId, Task] = field(default_factory=dict)
+    """Actors that have ended, the latest last, for those who ask."""
     ticket: int = 0
     """Source of tie-breakers."""
 

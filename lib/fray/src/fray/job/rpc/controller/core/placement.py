@@ -82,6 +82,8 @@ def release(state: State, task: Task) -> None:
     task.worker, task.holding, task.blocked, task.reclaiming = None, False, False, False
     if worker is None or worker.assigned.pop(task.spec.id, None) is None:
         return
+    if task.actor is not None:
+        worker.actors -= 1
     if task.spec.id in worker.prefetched:
         drop_prefetched(state, worker, task)
     if holding:
@@ -155,9 +157,9 @@ def _find_worker(state: State, queue: ShapeQueue, task: Task, now: float) -> Wor
     while (incarnation := queue.best()) is not None:
         worker = state.workers.get(incarnation)
         usable = worker is not None and worker.attached and not worker.draining
-        if worker is not None and usable and worker.reserved_for in (None, queue.shape):
-            if worker.fits(queue.shape) and not worker.prefetched:
-                if worker.reserved_for is not None:
+        if worker is not None and usable and (not queue.shape or worker.reserved_for in (None, queue.shape)):
+            if worker.fits(queue.shape) and (task.actor is not None or not worker.prefetched):
+                if worker.reserved_for is not None and worker.reserved_for == queue.shape:
                     _unreserve(state, queue.shape)
                 return worker
             if _may_prefetch(state, worker, task):
@@ -167,7 +169,7 @@ def _find_worker(state: State, queue: ShapeQueue, task: Task, now: float) -> Wor
 
 
 def _may_prefetch(state: State, worker: Worker, task: Task) -> bool:
-    estimate = state.durations.get(task.spec.function_id)
+    estimate = state.durations.get(task.spec.function_id) if task.actor is None else None
     if estimate is None or estimate > SHORT_TASK_S or worker.reserved_for is not None:
         return False
     slots = worker.slots(task.spec.shape)
@@ -181,7 +183,9 @@ def _assign(state: State, worker: Worker, task: Task, now: float) -> None:
     task.worker = worker.incarnation
     task.assigned_at = now
     worker.assigned[task.spec.id] = task
-    if not worker.prefetched and worker.fits(task.spec.shape):
+    if task.actor is not None:
+        worker.actors += 1
+    if (task.actor is not None or not worker.prefetched) and worker.fits(task.spec.shape):
         occupy(worker, task)
         task.tell(now, f"assigned to {worker.id}")
     else:
@@ -230,7 +234,8 @@ def _report_infeasible(state: State, queue: ShapeQueue, out: list[Effect]) -> No
     head = queue.head()
     if head is not None:
         text = f"{head.spec.name} ({head.spec.id}) waits for {describe_shape(queue.shape)}, which no worker has: "
-        out.append(NotifySession(head.spec.session, text + describe_shortfall(state, queue.shape)))
+        told = {head.spec.session} if head.actor is None else head.actor.watchers
+        out.extend(NotifySession(session, text + describe_shortfall(state, queue.shape)) for session in sorted(told))
 
 
 def _reclaim(state: State, out: list[Effect]) -> None:

@@ -4,7 +4,7 @@
 - executors it took with it: ``Limits.max_kills``;
 - workers that went away under it: ``Limits.max_losses``.
 
-An attempt that was never started counts against none of them.
+An attempt that was never started counts against none of them. An actor has one budget: its restarts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from fray.job.rpc.controller.core.model import ErrorKind, Limits, Outcome, OutcomeKind, Task
+from fray.job.rpc.controller.core.model import Actor, ErrorKind, Limits, Outcome, OutcomeKind, Task
 from fray.types import compute_retry_delay_s
+
+RESTART_DELAY_S = 0.1
+"""Before an actor is constructed again; doubles with every short life in a row."""
+SHORT_LIFE_S = 60.0
+"""An actor that lived for longer is restarted as if it had not died before."""
 
 
 class Move(enum.Enum):
@@ -45,10 +50,10 @@ class Verdict:
     """How it failed, when it did."""
 
 
-def judge(task: Task, outcome: Outcome, limits: Limits) -> Verdict:
+def judge(task: Task, outcome: Outcome, limits: Limits, now: float) -> Verdict:
     """Decide on an attempt's outcome; counts it against its budget."""
     if outcome.kind is OutcomeKind.RETURNED and task.cancelling is None:
-        return Verdict(Move.REQUEUE, "handed back unstarted")
+        return Verdict(Move.REQUEUE, outcome.message or "handed back unstarted")
     if task.cancelling is not None:
         if task.cancelling is ErrorKind.CANCELLED:
             return Verdict(Move.CANCEL, "stopped")
@@ -57,6 +62,8 @@ def judge(task: Task, outcome: Outcome, limits: Limits) -> Verdict:
         return Verdict(Move.FINISH, "finished")
     if outcome.kind is OutcomeKind.CANCELLED:
         return Verdict(Move.CANCEL, "stopped on its worker")
+    if task.actor is not None:
+        return _judge_death_by(task, task.actor, outcome, now)
     if outcome.kind is OutcomeKind.CRASHED:
         task.kills += 1
         text = f"its executor died ({task.kills} of {limits.max_kills}): {outcome.message}"
@@ -66,8 +73,10 @@ def judge(task: Task, outcome: Outcome, limits: Limits) -> Verdict:
     return _judge_failure(task, outcome)
 
 
-def judge_loss(task: Task, limits: Limits, why: str) -> Verdict:
-    """Decide on an attempt whose worker went away."""
+def judge_loss(task: Task, limits: Limits, why: str, now: float, lease_left_s: float) -> Verdict:
+    """Decide on an attempt whose worker went away; an actor is not constructed again while its worker may still run."""
+    if task.actor is not None and task.cancelling is None:
+        return _judge_death(task, task.actor, why, ErrorKind.LOST, now, lease_left_s)
     task.losses += 1
     text = f"{why} ({task.losses} of {limits.max_losses} losses)"
     if task.cancelling is not None:
@@ -76,6 +85,28 @@ def judge_loss(task: Task, limits: Limits, why: str) -> Verdict:
     if task.losses >= limits.max_losses:
         return Verdict(Move.FAIL, text, error=ErrorKind.LOST)
     return Verdict(Move.REQUEUE, text)
+
+
+def _judge_death_by(task: Task, actor: Actor, outcome: Outcome, now: float) -> Verdict:
+    if outcome.kind is not OutcomeKind.CRASHED:
+        text = f"its constructor failed: {outcome.message}"
+        if not actor.was_constructed:
+            return Verdict(Move.FAIL, text, error=ErrorKind.USER)
+        return _judge_death(task, actor, text, ErrorKind.CRASHED, now)
+    return _judge_death(task, actor, f"its executor died: {outcome.message}", ErrorKind.CRASHED, now)
+
+
+def _judge_death(task: Task, actor: Actor, why: str, error: ErrorKind, now: float, at_least_s: float = 0.0) -> Verdict:
+    budget = actor.spec.max_restarts
+    if budget >= 0 and actor.restarts >= budget:
+        text = f"{why}; it is not restarted (max_restarts={budget})"
+        return Verdict(Move.FAIL, text, error=error)
+    lived_long = actor.was_constructed and now - actor.alive_since > SHORT_LIFE_S
+    actor.quick_deaths = 1 if lived_long else actor.quick_deaths + 1
+    actor.restarts += 1
+    actor.last_death = why
+    delay_s = max(at_least_s, compute_retry_delay_s(RESTART_DELAY_S, actor.quick_deaths, task.spec.id))
+    return Verdict(Move.RETRY, f"{why}; restart {actor.restarts} in {delay_s:.2f} s", delay_s)
 
 
 def _judge_failure(task: Task, outcome: Outcome) -> Verdict:

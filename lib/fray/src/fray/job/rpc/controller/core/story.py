@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from fray.job.rpc.controller.core.model import EndedTask, Shape, State, Task, TaskState
+from fray.job.rpc.controller.core.model import STABLE, ActorState, EndedTask, Shape, State, Task, TaskState
 
 
 def describe_shape(shape: Shape) -> str:
     """Return a demand in words, such as ``cpu: 2, gpu: 1``."""
-    return ", ".join(f"{name}: {amount:g}" for name, amount in shape) or "nothing"
+    return ", ".join(name if name == STABLE else f"{name}: {amount:g}" for name, amount in shape) or "nothing"
 
 
 def describe_shortfall(state: State, shape: Shape) -> str:
     """Return what the largest worker lacks for a demand."""
     lacking = []
     for name, amount in shape:
+        if name == STABLE:
+            if not any(name in worker.capacity for worker in state.workers.values()):
+                lacking.append("all workers are preemptible")
+            continue
         largest = max((worker.capacity.get(name, 0.0) for worker in state.workers.values()), default=0.0)
         if largest < amount:
             lacking.append(f"the most {name} on one worker is {largest:g} of {amount:g}")
@@ -39,6 +43,17 @@ def explain_pending(state: State, task: Task, now: float) -> str:
     queue = state.queues.get(shape)
     ahead = queue.length - 1 if queue is not None else 0
     return f"waits for {describe_shape(shape)}; all is in use ({ahead} other tasks wait for the same)"
+
+
+def explain_actor(state: State, task: Task, now: float) -> str:
+    """Return why an actor is not ALIVE; empty for one that is."""
+    actor = task.actor
+    if actor is None or actor.state is ActorState.ALIVE:
+        return ""
+    if actor.state is ActorState.DEAD:
+        return task.message or "it was killed"
+    pending = explain_pending(state, task, now) or "its constructor runs"
+    return f"{actor.last_death}; {pending}" if actor.last_death else pending
 
 
 def tell_story(task: Task | EndedTask) -> list[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import heapq
 
 from fray.job.rpc.controller.core import placement
+from fray.job.rpc.controller.core.announce import announce, bury
 from fray.job.rpc.controller.core.effects import Effect, EndSession, StopTasks, WakeSession
 from fray.job.rpc.controller.core.events import CancelRequested, ResultsAcknowledged, TasksSubmitted
 from fray.job.rpc.controller.core.model import (
+    Actor,
+    ActorState,
     EndedTask,
     ErrorKind,
     Outcome,
@@ -19,7 +22,7 @@ from fray.job.rpc.controller.core.model import (
     TaskState,
 )
 from fray.job.rpc.controller.core.retries import Move, Verdict, judge
-from fray.types import TaskId
+from fray.types import SessionId, TaskId
 
 
 def submit(state: State, event: TasksSubmitted, out: list[Effect]) -> None:
@@ -37,7 +40,7 @@ def submit(state: State, event: TasksSubmitted, out: list[Effect]) -> None:
         if spec.id in state.tasks:
             state.stats["tasks repeated"] += 1
             continue
-        _accept(state, session, spec, event.now, out)
+        accept(state, session, spec, event.now, out)
 
 
 def find_refusal(state: State, session: Session, count: int, size_bytes: int) -> str | None:
@@ -88,13 +91,16 @@ def settle(state: State, task: Task, outcome: Outcome, now: float, out: list[Eff
     """Take an outcome of a task's current attempt. The caller has checked that it is the current one."""
     if outcome.run_s > 0 and outcome.kind in (OutcomeKind.FINISHED, OutcomeKind.FAILED):
         placement.measure(state, task.spec.function_id, outcome.run_s)
-    carry_out(state, task, judge(task, outcome, state.limits), outcome, now, out)
+    carry_out(state, task, judge(task, outcome, state.limits, now), outcome, now, out)
 
 
 def carry_out(state: State, task: Task, verdict: Verdict, outcome: Outcome | None, now: float, out: list[Effect]) -> None:
     """Do what was decided about a task whose attempt is over."""
     placement.release(state, task)
     move = verdict.move
+    if task.actor is not None and move in (Move.REQUEUE, Move.RETRY):
+        again = ActorState.RESTARTING if task.actor.was_constructed else ActorState.PENDING
+        announce(state, task, task.actor, again, out)
     if move is Move.REQUEUE:
         task.tell(now, verdict.story)
         state.stats["attempts requeued"] += 1
@@ -111,7 +117,8 @@ def carry_out(state: State, task: Task, verdict: Verdict, outcome: Outcome | Non
         end(state, task, TaskState.CANCELLED, now, out, error=ErrorKind.CANCELLED, message=task.message or verdict.story)
     else:
         payload = outcome.payload if outcome is not None and verdict.error is ErrorKind.USER else b""
-        message = task.message or (outcome.message if outcome is not None and outcome.message else verdict.story)
+        told = outcome.message if outcome is not None and task.actor is None else ""
+        message = task.message or told or verdict.story
         task.tell(now, verdict.story)
         end(state, task, TaskState.FAILED, now, out, payload, verdict.error, message)
 
@@ -128,16 +135,20 @@ def end(
 ) -> None:
     """Commit the one result of a task, publish it, and move those that waited for it."""
     task.move(final)
-    task.ended_at = now
+    task.ended_at, size = now, len(task.spec.payload)
     task.result, task.error_kind, task.message = payload, error, message
     task.tell(now, final.value if final is TaskState.FINISHED else f"{final.value}: {message}")
-    state.stats[f"tasks {final.value}"] += 1
+    if task.actor is not None:
+        bury(state, task, task.actor, out)
+    else:
+        state.stats[f"tasks {final.value}"] += 1
     for dependency in task.spec.dependencies:
         _stop_reading(state, dependency)
     session = state.sessions.get(task.spec.session)
     if session is not None:
         session.live.pop(task.spec.id, None)
-        session.held_bytes -= len(task.spec.payload)
+        session.held_bytes -= size
+        session.closed = session.closed or session.detached
         if session.closed:
             task.acknowledged = True
             if not session.live:
@@ -160,6 +171,8 @@ def forget_if_unneeded(state: State, task: Task) -> None:
     """Forget an ended task whose client has the result and whose value nobody will read."""
     if task.state.is_final and task.acknowledged and task.readers == 0 and state.tasks.pop(task.spec.id, None) is not None:
         spec = task.spec
+        if task.actor is not None:
+            return
         state.history.append(
             EndedTask(
                 spec.id,
@@ -180,13 +193,19 @@ def set_timer(state: State, when: float, what: str, whom: str) -> None:
     heapq.heappush(state.timers, (when, state.next_ticket(), what, whom))
 
 
-def _accept(state: State, session: Session, spec: TaskSpec, now: float, out: list[Effect]) -> None:
+def accept(
+    state: State, session: Session, spec: TaskSpec, now: float, out: list[Effect], watcher: SessionId | None = None
+) -> None:
+    """Take a task, or an actor with the session that watches it."""
     task = Task(spec, now, state.next_ticket())
+    if spec.actor is not None:
+        task.actor = Actor(spec.actor, watchers={watcher} if watcher else set())
     task.story.append((now, "submitted"))
     state.tasks[spec.id] = task
     session.live[spec.id] = task
     session.held_bytes += len(spec.payload)
-    state.stats["tasks accepted"] += 1
+    if spec.actor is None:
+        state.stats["tasks accepted"] += 1
     if spec.deadline_s is not None:
         set_timer(state, now + spec.deadline_s, "deadline", spec.id)
     failed: Task | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fray.job.rpc.controller.core import placement, tasks
+from fray.job.rpc.controller.core import actors, placement, tasks
+from fray.job.rpc.controller.core.announce import announce
 from fray.job.rpc.controller.core.effects import DisconnectWorker, Effect, StopTasks
 from fray.job.rpc.controller.core.events import (
     WorkerAttached,
@@ -29,6 +30,7 @@ def register(state: State, event: WorkerRegistered, out: list[Effect]) -> None:
         id=event.worker,
         capacity=dict(event.capacity),
         address=event.address,
+        lane_address=event.lane_address,
         tags=dict(event.tags),
         registered_at=event.now,
         last_seen=event.now,
@@ -62,6 +64,8 @@ def attach(state: State, event: WorkerAttached, out: list[Effect]) -> None:
         out.append(StopTasks(event.incarnation, stopping))
     for task in worker.assigned.values():
         task.reclaiming = False
+        if task.actor is not None:  # calls and answers on their way through here may be lost: callers send again
+            announce(state, task, task.actor, task.actor.state, out)
     placement.offer(state, worker)
     placement.refresh_feasibility(state, out)
 
@@ -82,6 +86,10 @@ def report(state: State, event: WorkerReported, out: list[Effect]) -> None:
         state.stats["stale reports refused"] += max(1, len(event.outcomes))
         return
     worker.last_seen = event.now
+    for task_id, attempt in event.created:
+        created = _current(worker, task_id, attempt)
+        if created is not None:
+            actors.note_constructed(state, created, event.now, out)
     for outcome in event.outcomes:
         task = _current(worker, outcome.task, outcome.attempt)
         if task is None:
@@ -98,15 +106,20 @@ def leave(state: State, event: WorkerLeft, out: list[Effect]) -> None:
     """End a worker's life on its own word."""
     worker = state.workers.get(event.incarnation)
     if worker is not None:
-        lose(state, worker, f"its worker {worker.id} left", event.now, out)
+        lose(state, worker, f"its worker {worker.id} left", event.now, out, is_over=True)
 
 
-def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect]) -> None:
-    """End a worker's life; its attempts go elsewhere in the same step."""
+def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect], is_over: bool = False) -> None:
+    """End a worker's life; its attempts go elsewhere in the same step, its actors when it surely takes no calls any more.
+
+    A worker takes calls for its actors while it has heard from the controller within ``silence_s``. ``is_over`` says that
+    its own word proves its end.
+    """
+    lease_left_s = 0.0 if is_over else worker.last_seen + state.limits.silence_s - now
     del state.workers[worker.incarnation]
     state.stats["workers lost"] += 1
     for task in reversed(list(worker.assigned.values())):  # each goes to the front of its queue: the order stays
-        tasks.carry_out(state, task, judge_loss(task, state.limits, why), None, now, out)
+        tasks.carry_out(state, task, judge_loss(task, state.limits, why, now, lease_left_s), None, now, out)
     out.append(DisconnectWorker(worker.incarnation))
     placement.refresh_feasibility(state, out)
 
