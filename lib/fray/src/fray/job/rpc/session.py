@@ -318,7 +318,11 @@ class Session:
         batch, self._unsent = self._unsent[:count], self._unsent[count:]
         self._known_functions.update(functions)
         self._batch += 1
-        calls, self._calls = self._calls, []
+        taken = 0
+        while taken < len(self._calls) and size < BATCH_BYTES:
+            size += sum(len(call.payload) for call in self._calls[taken].calls)
+            taken += 1
+        calls, self._calls = self._calls[:taken], self._calls[taken:]
         later = {entry.spec.task_id for entry in self._unsent} if self._cancels else set()
         cancels = [task for task in self._cancels if task not in later]  # a task must arrive before its cancellation
         self._cancels = [task for task in self._cancels if task in later]

@@ -31,7 +31,7 @@ class Route(Protocol):
     """A way to a worker."""
 
     def send(self, calls: pb.ActorCalls) -> None:
-        """Send calls; what gets lost is noticed in time, and sent again."""
+        """Send calls; does not block. What gets lost is noticed in time, and sent again."""
 
 
 class ActorLane:
@@ -94,15 +94,19 @@ class ActorLane:
             if self._is_sending:
                 return
             self._is_sending = True
-        while True:
-            with self._changed:
-                route = self._route
-                batch = self._book.take_batch(BATCH_ITEMS, BATCH_BYTES) if route is not None else []
-                if route is None or not (batch or self._cancels):
-                    self._is_sending = False
-                    return
-                message = self._compose(batch)
-            route.send(message)
+        try:
+            while True:
+                with self._changed:
+                    route = self._route
+                    batch = self._book.take_batch(BATCH_ITEMS, BATCH_BYTES) if route is not None else []
+                    if route is None or not (batch or self._cancels):
+                        self._is_sending = False
+                        return
+                    message = self._compose(batch)
+                route.send(message)
+        except BaseException:
+            self._is_sending = False
+            raise
 
     def acknowledge(self) -> bool:
         """Tell the worker which answers have come, if nothing else did; whether there was something to tell."""
@@ -272,11 +276,18 @@ def _settle(call: Call, answer: pb.ActorAnswer) -> None:
         future.payload = answer.payload
         future.resolve(None)
     elif kind == pb.ErrorKind.USER:
-        error = decode_failure(answer.payload)
-        error.add_note(f"raised in the actor call {future.name}")
-        future.reject(error)
+        future.reject(_read_failure(answer.payload, future.name))
     else:
         future.reject(errors.TaskCancelled(f"{future.name}: {answer.message}"))
+
+
+def _read_failure(payload: bytes, name: str) -> BaseException:
+    try:
+        error = decode_failure(payload)
+    except errors.DecodeError as damaged:
+        return damaged
+    error.add_note(f"raised in the actor call {name}")
+    return error
 
 
 def _creation_error(info: pb.ActorInfo, label: str) -> BaseException:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from fray.errors import Unavailable
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire import lane
+
+log = logging.getLogger("fray.client")
 
 SILENCE_MS = 10_000
 """A worker whose machine has not acknowledged what was sent for so long is taken as gone: the connection breaks."""
@@ -32,7 +36,8 @@ class WorkerLink:
         self.is_broken = False
         self._on_answers = on_answers
         self._on_break: Callable[[WorkerLink], None] = lambda _: None
-        self._lock = threading.Lock()  # one message at a time on the socket
+        self._lock = threading.Lock()  # guards _backlog, and the order on the socket
+        self._backlog: deque[bytes] = deque()
         host, _, port = address.rpartition(":")
         try:
             self._socket = socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S)
@@ -52,10 +57,25 @@ class WorkerLink:
         self._thread.start()
 
     def send(self, calls: pb.ActorCalls) -> None:
-        """Send calls; into the void when the connection is over, which its thread notices. Blocks while the worker is slow."""
+        """Send calls; into the void when the connection is over, which its thread notices.
+
+        Does not block: what a slow worker does not take at once is sent by a thread of its own. How much that can be is
+        bounded by what lanes have under way.
+        """
         data = lane.pack(calls)
-        with self._lock, contextlib.suppress(OSError):
-            self._socket.sendall(data)
+        with self._lock:
+            if self._backlog:
+                self._backlog.append(data)
+                return
+            try:
+                sent = self._socket.send(data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return
+            if sent < len(data):
+                self._backlog.append(data[sent:])
+                threading.Thread(target=self._send_backlog, name="fray-lane-send", daemon=True).start()
 
     def close(self) -> None:
         """End the connection. Idempotent."""
@@ -65,6 +85,21 @@ class WorkerLink:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(CONNECT_TIMEOUT_S)
         self._socket.close()
+
+    def _send_backlog(self) -> None:
+        while True:
+            with self._lock:
+                if not self._backlog:
+                    return
+                data = self._backlog[0]
+            try:
+                self._socket.sendall(data)
+            except OSError:
+                with self._lock:
+                    self._backlog.clear()
+                return
+            with self._lock:
+                self._backlog.popleft()
 
     def _greet(self, key: bytes) -> None:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -85,13 +120,19 @@ class WorkerLink:
             raise lane.LaneBroken("it does not know the cluster's token")
         self._socket.sendall(lane.prove(key, b"client", mine, theirs))
 
+    def _deliver(self, answers: pb.ActorAnswers) -> None:
+        try:
+            self._on_answers(answers)
+        except Exception:  # a defect of ours must not end the thread that all calls of this worker's actors wait for
+            log.exception("answers of an actor could not be taken")
+
     def _read(self) -> None:
         reader = lane.LaneReader()
         with contextlib.suppress(OSError, lane.LaneBroken):
             while data := self._socket.recv(1 << 18):
                 for message in reader.feed(data):
                     if isinstance(message, pb.ActorAnswers):
-                        self._on_answers(message)
+                        self._deliver(message)
         self.is_broken = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

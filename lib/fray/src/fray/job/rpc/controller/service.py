@@ -70,6 +70,9 @@ class ControllerService(ControllerProtocol):
     async def submit_tasks(self, request: pb.SubmitTasksRequest, ctx: Ctx, /) -> pb.Empty:
         driver = self._driver
         session = self._session(SessionId(request.session_id))
+        for calls in request.calls:  # first: what is refused below comes again, and these are known when they do
+            calls.caller = session.id
+            driver.relay(calls)
         for function in request.functions:
             driver.functions.add(session.id, _checked(function.function_id, "function_id"), function.code)
         if request.tasks:
@@ -77,9 +80,6 @@ class ControllerService(ControllerProtocol):
             driver.post(ev.TasksSubmitted(driver.now(), session.id, specs, request.batch))
         if request.cancel:
             driver.post(ev.CancelRequested(driver.now(), [TaskId(task) for task in request.cancel], "cancelled by its client"))
-        for calls in request.calls:
-            calls.caller = session.id
-            driver.relay(calls)
         if request.acked_seq:
             driver.post(ev.ResultsAcknowledged(driver.now(), session.id, request.acked_seq))
         return pb.Empty()
