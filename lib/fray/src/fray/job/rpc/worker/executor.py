@@ -1,8 +1,7 @@
 """An executor: the process that runs user code, one task at a time, on its main thread.
 
 It answers no RPCs and knows no controller. The main thread reads work and runs it; a second thread listens for orders that
-cannot wait - stop, recall - and ends the process when the worker is gone. Start it with two inherited sockets:
-``python -m fray.job.rpc.worker.executor DATA_FD CONTROL_FD``.
+cannot wait - stop, recall - and ends the process when the worker is gone. It is forked from the worker's template.
 """
 
 from __future__ import annotations
@@ -325,9 +324,8 @@ def _is_wanted(error: BaseException, retry_on: list[str]) -> bool:
     return any(type_name(kind) in retry_on for kind in type(error).__mro__)
 
 
-def main() -> None:
-    """Serve on the sockets named by the command line."""
-    data, control = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+def main(data: socket.socket, control: socket.socket) -> None:
+    """Serve on these sockets until the worker is gone. The calling process does nothing else, and has no other thread."""
     key = derive_key(load_config().require_token())
     faulthandler.enable(file=2)
     executor = Executor(data, control, key)
@@ -335,7 +333,3 @@ def main() -> None:
     sys.stderr = _TaskStream(executor, True)
     sys.argv = [sys.argv[0]]
     executor.serve()
-
-
-if __name__ == "__main__":
-    main()

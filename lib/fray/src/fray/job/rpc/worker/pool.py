@@ -1,6 +1,6 @@
 """Executor processes of one worker: started, spoken to, listened to, ended. Lives on the agent's event loop.
 
-Children are spawned, never forked: the agent's process holds threads and a network runtime that do not survive a fork.
+Executors are forked by the template, a process of its own that is started with the first of them, and again when it has ended.
 """
 
 from __future__ import annotations
@@ -8,20 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 from fray.job.rpc.worker import frames
-
-TAIL_LINES = 20
-"""Lines of an executor's standard error that are kept to explain its death."""
-EXIT_GRACE_S = 0.5
-"""How long to wait for the last output of an executor that has ended."""
+from fray.job.rpc.worker.processes import (
+    TAIL_LINES,
+    Forked,
+    TemplateEnded,
+    TemplateProcess,
+    describe_exit,
+    wait_briefly,
+    watch_output,
+)
 
 
 class _Link(asyncio.Protocol):
@@ -44,10 +46,20 @@ class _Link(asyncio.Protocol):
         self.closed.set()
 
 
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The agent's ends of what connects it with an executor."""
+
+    data: socket.socket
+    control: socket.socket
+    stdout: int
+    stderr: int
+
+
 class ExecutorProcess:
     """One executor."""
 
-    def __init__(self, number: int, process: subprocess.Popen[bytes], link: _Link, control: socket.socket) -> None:
+    def __init__(self, number: int, process: Forked, link: _Link, control: socket.socket) -> None:
         self.number = number
         self.process = process
         self.link = link
@@ -73,8 +85,7 @@ class ExecutorProcess:
 
     def kill(self) -> None:
         """End it at once, with the processes it may have started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
 
 
 class ExecutorPool:
@@ -89,6 +100,9 @@ class ExecutorPool:
     ) -> None:
         self._environment = environment
         self._on_frame, self._on_exit, self._on_output = on_frame, on_exit, on_output
+        self._template: TemplateProcess | None = None
+        self._turn = asyncio.Lock()  # held by whoever asks the template
+        self._starting: set[int] = set()
         self._executors: dict[int, ExecutorProcess] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -101,12 +115,12 @@ class ExecutorPool:
         """Start an executor; READY or its exit follows. Does nothing once closed."""
         if self._closed:
             return
-        task = asyncio.create_task(self._spawn(number), name=f"fray-executor-{number}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._starting.add(number)
+        self._keep(asyncio.create_task(self._run(number), name=f"fray-executor-{number}"))
 
     def kill(self, number: int) -> None:
         """End an executor at once; its exit follows."""
+        self._starting.discard(number)
         executor = self._executors.get(number)
         if executor is not None:
             executor.kill()
@@ -114,62 +128,73 @@ class ExecutorPool:
     async def close(self) -> None:
         """End all executors and wait for their ends; no new ones start."""
         self._closed = True
+        if self._template is not None:
+            await self._template.close()
         while self._tasks:
-            for executor in self._executors.values():
+            for executor in self._executors.values():  # those of an earlier template
                 executor.kill()
             await asyncio.wait(self._tasks, timeout=0.1)
 
-    async def _spawn(self, number: int) -> None:
-        loop = asyncio.get_running_loop()
-        data, child_data = socket.socketpair()
-        control, child_control = socket.socketpair()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        fds = [child_data.fileno(), child_control.fileno()]
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, number: int) -> None:
+        """Start an executor, follow it to its end, and tell."""
         try:
-            process = subprocess.Popen(  # noqa: ASYNC220 - takes about 2 ms; the loop has nothing to do that is more urgent
-                [sys.executable, "-m", "fray.job.rpc.worker.executor", *map(str, fds)],
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                stdout=out_write,
-                stderr=err_write,
-                env=self._environment,
-                start_new_session=True,
-            )
+            process, ends = await self._fork()
         except OSError as error:
-            for end in (data, control):
-                end.close()
-            os.close(out_read)
-            os.close(err_read)
-            self._on_exit(number, f"it could not be started: {error}")
+            self._starting.discard(number)
+            if not self._closed:
+                self._on_exit(number, f"it could not be started: {error}")
             return
-        finally:
-            child_data.close()
-            child_control.close()
-            os.close(out_write)
-            os.close(err_write)
-        data.setblocking(False)
-        exited = _watch_exit(loop, process.pid)
-        _, link = await loop.connect_accepted_socket(lambda: _Link(lambda frame: self._on_frame(number, frame)), data)
-        executor = self._executors[number] = ExecutorProcess(number, process, link, control)
+        link = _Link(lambda frame: self._on_frame(number, frame))
+        executor = self._executors[number] = ExecutorProcess(number, process, link, ends.control)
+        if number not in self._starting:  # killed meanwhile
+            executor.kill()
+        self._starting.discard(number)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: link, ends.data)  # READY is there already, maybe
+        code = await self._follow(executor, ends)
+        del self._executors[number]
+        self._on_exit(number, describe_exit(code, executor.tail))
+
+    async def _fork(self) -> tuple[Forked, _Ends]:
+        async with self._turn:
+            try:
+                return await self._fork_once()
+            except TemplateEnded:  # somebody killed it, maybe; a new one shows whether it can start at all
+                return await self._fork_once()
+
+    async def _fork_once(self) -> tuple[Forked, _Ends]:
+        with contextlib.ExitStack() as on_error, contextlib.ExitStack() as its_ends:
+            ends, fds = _open_ends(on_error, its_ends)
+            process = await self._find_template().fork(fds)
+            on_error.pop_all()
+            return process, ends
+
+    def _find_template(self) -> TemplateProcess:
+        if self._closed:
+            raise OSError("the worker is about to end")
+        if self._template is None or self._template.ended:
+            self._template = TemplateProcess(self._environment)
+            self._keep(self._template.life)
+        return self._template
+
+    async def _follow(self, executor: ExecutorProcess, ends: _Ends) -> int | None:
+        """Pass on what it writes until it ends; return its exit code, if it is known."""
         outputs = [
-            _watch_output(loop, out_read, lambda text: self._output(executor, False, text)),
-            _watch_output(loop, err_read, lambda text: self._output(executor, True, text)),
+            watch_output(ends.stdout, lambda text: self._output(executor, False, text)),
+            watch_output(ends.stderr, lambda text: self._output(executor, True, text)),
         ]
-        await exited.wait()
-        code = process.wait()
-        waits = [asyncio.ensure_future(end.wait()) for end in (link.closed, *(closed for closed, _ in outputs))]
-        await asyncio.wait(waits, timeout=EXIT_GRACE_S)  # a child of the executor may hold them open for longer
-        for wait in waits:
-            wait.cancel()
+        code = await executor.process.wait()
+        link = executor.link
+        await wait_briefly([link.closed, *(closed for closed, _ in outputs)])  # what it has started may hold them open
         for _, stop in outputs:
             stop()
         if link.transport is not None:
             link.transport.close()
-        control.close()
-        executor.kill()  # what it may have started and left behind
-        del self._executors[number]
-        self._on_exit(number, describe_exit(code, executor.tail))
+        executor.control.close()
+        return code
 
     def _output(self, executor: ExecutorProcess, is_stderr: bool, text: str) -> None:
         if is_stderr:
@@ -177,64 +202,19 @@ class ExecutorPool:
         self._on_output(executor.number, is_stderr, text)
 
 
-def describe_exit(code: int, tail: deque[str]) -> str:
-    """Return how a process ended, in words, with the last lines it wrote to standard error."""
-    if code < 0:
-        try:
-            how = f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            how = f"killed by signal {-code}"
-        if code == -signal.SIGKILL:
-            how += " (out of memory, or killed by somebody)"
-    else:
-        how = f"exit code {code}"
-    return how + ("; last lines of its stderr:\n" + "\n".join(tail) if tail else "")
-
-
-def _watch_exit(loop: asyncio.AbstractEventLoop, pid: int) -> asyncio.Event:
-    exited = asyncio.Event()
-    fd = os.pidfd_open(pid)
-
-    def note() -> None:
-        loop.remove_reader(fd)
-        os.close(fd)
-        exited.set()
-
-    loop.add_reader(fd, note)
-    return exited
-
-
-def _watch_output(
-    loop: asyncio.AbstractEventLoop, fd: int, on_text: Callable[[str], None]
-) -> tuple[asyncio.Event, Callable[[], Any]]:
-    os.set_blocking(fd, False)
-    closed = asyncio.Event()
-    partial = b""
-
-    def read() -> None:
-        nonlocal partial
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return
-        if not data:
-            stop()
-            return
-        lines, newline, partial = (partial + data).rpartition(b"\n")
-        if newline:
-            on_text((lines + newline).decode(errors="backslashreplace"))
-        elif len(partial) > 65536:
-            on_text(partial.decode(errors="backslashreplace"))
-            partial = b""
-
-    def stop() -> None:
-        nonlocal partial
-        if not closed.is_set():
-            closed.set()
-            loop.remove_reader(fd)
-            os.close(fd)
-            if partial:
-                on_text(partial.decode(errors="backslashreplace") + "\n")
-
-    loop.add_reader(fd, read)
-    return closed, stop
+def _open_ends(ours: contextlib.ExitStack, its: contextlib.ExitStack) -> tuple[_Ends, list[int]]:
+    """Return our ends of an executor's sockets and pipes, and the descriptors of its own; the stacks close them."""
+    sockets, pipes = [], []
+    for _ in range(2):
+        own, other = socket.socketpair()
+        ours.callback(own.close)
+        its.callback(other.close)
+        sockets.append((own, other))
+    for _ in range(2):
+        read, write = os.pipe()
+        ours.callback(os.close, read)
+        its.callback(os.close, write)
+        pipes.append((read, write))
+    (data, control), (stdout, stderr) = (own for own, _ in sockets), (read for read, _ in pipes)
+    data.setblocking(False)
+    return _Ends(data, control, stdout, stderr), [*(other.fileno() for _, other in sockets), *(write for _, write in pipes)]

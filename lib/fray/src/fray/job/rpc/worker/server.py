@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import socket
 import threading
@@ -98,6 +99,7 @@ class FrayWorker:
             Unavailable, AuthError, VersionMismatch: if the controller cannot be used.
             ConfigurationError: if the port is taken.
         """
+        _allow_many_files()
         if self._controller is None:
             self._loop.start()
         try:
@@ -163,6 +165,12 @@ class FrayWorker:
     def _stop_lanes(self) -> None:
         if self._lanes is not None:
             self._lanes.stop()
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files as far as this process may: the agent holds five for every executor."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _capacity(num_cpus: float | None, resources: Mapping[str, float]) -> dict[str, float]:
