@@ -1,4 +1,7 @@
-"""The contract of JobContext over every context: sync, threads, real Ray, and Fray in this process and in processes."""
+"""The contract of JobContext over every context: sync, threads, real Ray, and Fray in this process and in processes.
+
+The rules that name actors run on Fray once more, with every call going through the controller.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ from fray.testing import CHECKS
 TOKEN = "contract-suite"
 
 
-def _rows(kind: str) -> list[object]:
-    return [pytest.param(kind, name, id=f"{kind}-{name}") for name in CHECKS if kind not in CHECKS[name].exempt]
+def _rows(kind: str, word: str = "") -> list[object]:
+    names = [name for name in CHECKS if word in name and kind not in CHECKS[name].exempt]
+    return [pytest.param(kind, name, id=f"{kind}-{name}") for name in names]
 
 
 @pytest.mark.unit
@@ -44,6 +48,13 @@ def in_process() -> Iterator[str]:
 def processes() -> Iterator[LocalCluster]:
     """A controller process and one worker process with two slots."""
     with LocalCluster(workers=1, num_cpus=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def relayed() -> Iterator[LocalCluster]:
+    """The same with a worker that takes calls of actors from the controller alone."""
+    with LocalCluster(workers=1, num_cpus=2, direct_calls=False) as cluster:
         yield cluster
 
 
@@ -76,6 +87,22 @@ def test_contract_on_fray_processes(
     monkeypatch.setenv("FRAY_TOKEN", processes.token)
     with create_job_ctx("fray", controller_address=processes.address) as ctx:
         CHECKS[name].fn(ctx, tmp_path)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("kind", "name"), _rows("fray", "actor"))
+def test_contract_on_fray_relayed(
+    kind: str, name: str, relayed: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAY_TOKEN", relayed.token)
+    with create_job_ctx("fray", controller_address=relayed.address) as ctx:
+        CHECKS[name].fn(ctx, tmp_path)
+
+
+@pytest.mark.unit
+def test_every_rule_about_actors_names_them_and_so_runs_by_way_of_the_controller_too() -> None:
+    others = [name for name, rule in CHECKS.items() if "actor" in rule.fn.__module__ and "actor" not in name]
+    assert others == []
 
 
 @pytest.mark.integration

@@ -9,12 +9,17 @@ import socket
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fray import create_job_ctx
+from fray.errors import ActorDied, TaskTimeout
+from fray.job.rpc.context import FrayContext
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import ControllerClient
 from fray.testing import eventually
@@ -54,6 +59,15 @@ def client(local: Env) -> Iterator[ControllerClient]:
     client.close()
 
 
+@pytest.fixture
+def ctx(local: Env, monkeypatch: pytest.MonkeyPatch) -> Iterator[FrayContext]:
+    """A context on the cluster of ``local``; its actors end with the test."""
+    monkeypatch.setenv("FRAY_TOKEN", TOKEN)
+    with create_job_ctx("fray", controller_address=local["FRAY_ADDRESS"]) as ctx:
+        assert isinstance(ctx, FrayContext)
+        yield ctx
+
+
 # --- what needs no cluster
 
 
@@ -63,7 +77,8 @@ def test_version_is_printed(env: Env) -> None:
 
 def test_help_names_all_commands_and_exit_codes(env: Env) -> None:
     text = fray("--help", env=env).stdout
-    for word in ("controller", "worker", "local", "run", "status", "tasks", "workers", "why", "cancel", "Exit codes"):
+    commands = ("controller", "worker", "local", "run", "status", "tasks", "actors", "workers", "why", "cancel", "kill")
+    for word in (*commands, "Exit codes"):
         assert word in text
 
 
@@ -96,7 +111,9 @@ def test_malformed_configuration_file_ends_with_2(env: Env, tmp_path: Path) -> N
     assert_fails(fray("status", env={**env, "FRAY_CONFIG": str(file)}), 2, "adress")
 
 
-@pytest.mark.parametrize("args", [["status"], ["why", "t"], ["cancel", "t"], ["worker"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [["status"], ["actors"], ["why", "t"], ["cancel", "t"], ["kill", "a"], ["worker"]], ids=" ".join
+)
 def test_absent_controller_ends_with_3_and_says_how_to_start_one(args: list[str], env: Env) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     assert_fails(fray(*args, "--controller", address, env=env), 3, f"no Fray controller answers at {address}")
@@ -129,8 +146,10 @@ def test_taken_port_ends_with_2(local: Env) -> None:
     assert_fails(fray("controller", "--port", port, env=local), 2, "is taken")
 
 
-def test_unknown_task_ends_with_1(local: Env) -> None:
+def test_unknown_task_or_actor_ends_with_1(local: Env) -> None:
     assert_fails(fray("why", "no-such-task", env=local), 1, "no-such-task")
+    assert_fails(fray("kill", "no-such-actor", env=local), 1, "no-such-actor")
+    assert_fails(fray("kill", "", env=local), 1, "no actor")
     assert_fails(fray("cancel", "no-such-task", env=local), 1, "no-such-task")
 
 
@@ -149,7 +168,8 @@ def test_status_tells_workers_and_tasks(local: Env, client: ControllerClient) ->
     run_task(client, "status-1", "math:sqrt", [9])
     status = fray_json("status", env=local)
     assert set(status) == {
-        *("address", "controller_id", "version", "uptime_s", "sessions", "workers", "tasks", "capacity", "used", "stats")
+        *("address", "controller_id", "version", "uptime_s", "sessions", "workers", "tasks", "actors", "capacity", "used"),
+        "stats",
     }
     assert set(status["tasks"]) == {"PENDING", "IN_PROGRESS", "FINISHED", "FAILED", "CANCELLED"}
     assert status["workers"] == 1
@@ -161,7 +181,7 @@ def test_status_tells_workers_and_tasks(local: Env, client: ControllerClient) ->
 def test_workers_lists_the_worker(local: Env) -> None:
     (worker,) = fray_json("workers", env=local)["workers"]
     assert set(worker) == {
-        *("worker_id", "incarnation", "address", "state", "running", "last_seen_s", "resources", "used", "tags")
+        *("worker_id", "incarnation", "address", "state", "running", "actors", "last_seen_s", "resources", "used", "tags")
     }
     assert worker["state"] == "ready"
     assert worker["resources"]["cpu"] == 2
@@ -214,6 +234,123 @@ def test_cancel_ends_a_running_task(local: Env, client: ControllerClient) -> Non
     eventually(lambda: status_of(client, "long-1") == "IN_PROGRESS")
     assert "cancelled 1 of 1" in fray("cancel", "long-1", env=local).stdout
     eventually(lambda: status_of(client, "long-1") == "CANCELLED")
+
+
+# --- actors
+
+
+def test_actors_lists_those_that_live_the_latest_first_and_counts_those_that_ended(local: Env, ctx: FrayContext) -> None:
+    first, second = ctx.create_actor(Counter, name="first"), ctx.options(resources={"cpu": 0.5}).create_actor(Counter)
+    before = fray_json("actors", env=local)
+    assert set(before) == {"ended", "actors"}
+    latest, earlier = before["actors"]
+    assert set(earlier) == {
+        *("actor_id", "name", "class_name", "state", "incarnation", "restarts", "worker_id", "session_id", "detached"),
+        *("resources", "age_s", "reason"),
+    }
+    assert (earlier["name"], latest["name"]) == ("first", None)
+    assert (earlier["state"], earlier["incarnation"], earlier["restarts"], earlier["reason"]) == ("ALIVE", 1, 0, None)
+    assert (earlier["resources"], latest["resources"]) == ({}, {"cpu": 0.5})
+    assert earlier["actor_id"] == ctx.actor_status(first).actor_id
+    ctx.kill(first)
+    after, everything = fray_json("actors", env=local), fray_json("actors", "--all", env=local)
+    assert [actor["actor_id"] for actor in after["actors"]] == [latest["actor_id"]]
+    assert after["ended"] == everything["ended"] == before["ended"] + 1
+    assert [actor["state"] for actor in everything["actors"]] == ["ALIVE", *["DEAD"] * after["ended"]]
+    assert everything["actors"][1]["reason"] == "it was killed"
+    ctx.kill(second)
+
+
+def test_actors_shows_a_table_of_what_is_to_be_said(local: Env, ctx: FrayContext) -> None:
+    actor = ctx.options(resources={"cpu": 0.5}).create_actor(Counter, name="shown")
+    text = fray("actors", env=local).stdout
+    assert {"shown", "Counter", "ALIVE"} < set(text.split())
+    assert "cpu 0.5" in text
+    assert "detached" not in text
+    assert "why" not in text
+    ctx.kill(actor)
+    assert "no actor lives" in fray("actors", env=local).stdout
+    assert "it was killed" in fray("actors", "--all", env=local).stdout
+
+
+def test_actors_are_counted_by_state_and_by_worker_and_are_no_tasks(local: Env, ctx: FrayContext) -> None:
+    before = fray_json("status", env=local)
+    actor = ctx.create_actor(Counter)
+    status = fray_json("status", env=local)
+    assert set(status["actors"]) == {"PENDING", "ALIVE", "RESTARTING", "DEAD"}
+    assert status["actors"]["ALIVE"] == 1
+    assert status["tasks"] == before["tasks"]
+    assert "1 alive, 0 pending, 0 restarting" in fray("status", env=local).stdout
+    (worker,) = fray_json("workers", env=local)["workers"]
+    assert (worker["actors"], worker["running"]) == (1, 0)
+    listed = fray_json("tasks", "--limit", "1000", env=local)["tasks"]
+    ctx.kill(actor)
+    listed += fray_json("tasks", "--limit", "1000", env=local)["tasks"]
+    assert "Counter" not in {task["name"] for task in listed}
+
+
+def test_why_tells_an_actors_story_by_id_and_by_name_also_when_it_has_ended(local: Env, ctx: FrayContext) -> None:
+    actor = ctx.create_actor(Counter, name="explained")
+    actor_id = ctx.actor_status(actor).actor_id
+    told = fray_json("why", actor_id, env=local)
+    assert (told["actor_id"], told["name"], told["state"]) == (actor_id, "explained", "ALIVE")
+    assert any("constructed" in line for line in told["story"])
+    assert "ALIVE" in fray("why", "explained", env=local).stdout
+    ctx.kill(actor)
+    text = fray("why", "explained", env=local).stdout
+    assert actor_id in text
+    assert "DEAD" in text
+    assert "it was killed" in text
+
+
+def test_why_takes_the_actor_that_lives_among_those_of_one_name(local: Env, ctx: FrayContext) -> None:
+    ctx.kill(ctx.create_actor(Counter, name="again"))
+    actor = ctx.create_actor(Counter, name="again")
+    assert fray_json("why", "again", env=local)["actor_id"] == ctx.actor_status(actor).actor_id
+    ctx.kill(actor)
+
+
+def test_kill_ends_an_actor_by_name_or_id_and_waits_until_it_has_ended(local: Env, ctx: FrayContext) -> None:
+    named, other = ctx.create_actor(Counter, name="victim"), ctx.options(max_restarts=-1).create_actor(Counter)
+    other_id = ctx.actor_status(other).actor_id
+    assert "killed Counter" in fray("kill", "victim", env=local).stdout
+    assert f"killed Counter {other_id}" in fray("kill", other_id, env=local).stdout
+    assert [ctx.actor_status(actor).state for actor in (named, other)] == ["DEAD", "DEAD"]
+    with pytest.raises(ActorDied, match="killed"):
+        ctx.get(named.total.remote())
+    again = fray("kill", "victim", env=local)
+    assert (again.returncode, "had ended already" in again.stdout) == (0, True)
+
+
+def test_kill_ends_an_actor_that_no_worker_can_host(local: Env, ctx: FrayContext) -> None:
+    creator = ThreadPoolExecutor(1)
+    created = creator.submit(ctx.options(resources={"moonstone": 1}).create_actor, Counter, name="nowhere")
+    eventually(lambda: "moonstone" in fray("why", "nowhere", env=local).stdout)
+    assert fray_json("why", "nowhere", env=local)["state"] == "PENDING"
+    assert fray("kill", "nowhere", env=local).returncode == 0
+    with pytest.raises(ActorDied, match="killed"):
+        created.result(WAIT_S)
+    creator.shutdown()
+
+
+def test_worker_says_that_it_is_preemptible_and_takes_no_direct_calls(
+    local: Env, ctx: FrayContext, client: ControllerClient, tmp_path: Path
+) -> None:
+    options = ["-n", "1", "--worker-id", "spot", "--preemptible", "--no-direct-calls", "--tags", "zone=a"]
+    with serving(
+        "worker", *options, "--resources", '{"odd": 1}', env=local, log=tmp_path / "spot", until="works for"
+    ) as worker:
+        listed = {worker.worker_id: worker for worker in client.call("list_workers", pb.Empty()).workers}
+        assert dict(listed["spot"].tags) == {"zone": "a", "preemptible": "true"}
+        assert listed["spot"].lane_address == ""
+        assert all(other.lane_address for name, other in listed.items() if name != "spot")
+        actor = ctx.options(resources={"odd": 1}).create_actor(Counter)
+        ctx.get(actor.update.remote("abc"))
+        assert ctx.get(actor.total.remote()) == 3
+        with pytest.raises(TaskTimeout):
+            ctx.options(resources={"odd": 1}, deadline=0.5).create_actor(Counter, preemptible=False)
+        ctx.kill(actor)
+        assert worker.stop() == 0
 
 
 # --- controller and worker
@@ -370,7 +507,9 @@ def find_processes(home: Path, exclude: str = "") -> list[str]:
         except OSError:  # it has just ended, or is somebody else's
             continue
     excluded = {pid for pid, (_, line) in found.items() if exclude and f"-m fray {exclude}" in line}
-    return [line for pid, (parent, line) in found.items() if pid not in excluded and parent not in excluded]
+    while below := {pid for pid, (parent, _) in found.items() if parent in excluded} - excluded:
+        excluded |= below
+    return [line for pid, (_, line) in found.items() if pid not in excluded]
 
 
 def free_port() -> int:

@@ -19,11 +19,12 @@ README_OUTPUT = [
     ["332833500"],
     ["sync 332833500", "threadpool 332833500", "ray 332833500"],
     ["as itself: ", "stopped: "],
+    ["died: ", "3"],
     ["[{'url': 'a.org', 'n': 3}]"],
 ]
 """How each line begins that the blocks of the README print."""
 
-SHOWN = ("docs/cookbook.md", "docs/zephyr.md")
+SHOWN = ("docs/actors.md", "docs/cookbook.md", "docs/zephyr.md")
 """Pages whose blocks print exactly what is shown below them."""
 
 
@@ -54,7 +55,7 @@ def test_block_of_the_readme_runs_as_it_stands(number: int, tmp_path: Path) -> N
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("page", "number"), [(page, number) for page in SHOWN for number in range(len(read_blocks(page)))])
-def test_block_of_a_page_on_datasets_prints_what_is_shown(page: str, number: int, tmp_path: Path) -> None:
+def test_block_of_a_page_prints_what_is_shown(page: str, number: int, tmp_path: Path) -> None:
     code, shown = read_blocks(page)[number]
     (tmp_path / "block.py").write_text(code)
     assert run_python(tmp_path, "block.py") == shown

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from fray import __version__
-from fray.cli import cancel, controller, exits, local, run, status, tasks, why, worker, workers
+from fray.cli import actors, cancel, controller, exits, kill, local, run, status, tasks, why, worker, workers
 from fray.errors import FrayError
 
 app = typer.Typer(
     name="fray",
-    help="Run Python tasks on a controller and workers, and see what they do.",
+    help="Run Python tasks and actors on a controller and workers, and see what they do.",
     epilog=exits.HELP,
     no_args_is_help=True,
     add_completion=False,
@@ -27,9 +27,11 @@ app.command("local")(local.serve_local)
 app.command("run", context_settings={"allow_interspersed_args": False})(run.run_script)
 app.command("status")(status.show_status)
 app.command("tasks")(tasks.list_tasks)
+app.command("actors")(actors.list_actors)
 app.command("workers")(workers.list_workers)
-app.command("why")(why.explain_task)
+app.command("why")(why.explain)
 app.command("cancel")(cancel.cancel_tasks)
+app.command("kill")(kill.kill_actor)
 
 
 def main() -> None:

@@ -9,13 +9,15 @@ from fray.cli.options import AsJson, ControllerUrl
 from fray.cli.output import describe_duration, describe_use, print_fields, print_json
 
 STATUSES = ("PENDING", "IN_PROGRESS", "FINISHED", "FAILED", "CANCELLED")
+ACTOR_STATES = ("PENDING", "ALIVE", "RESTARTING", "DEAD")
 
 
 def show_status(controller: ControllerUrl = None, as_json: AsJson = False) -> None:
     """Show the cluster at a glance.
 
     JSON keys: address, controller_id, version, uptime_s, sessions, workers, tasks (number by status, of those the controller
-    still keeps), capacity and used (by resource), stats (how often things happened since the start).
+    still keeps), actors (number by state, of those it still knows), capacity and used (by resource), stats (how often things
+    happened since the start).
     """
     from fray.job.rpc.proto import fray_pb as pb
 
@@ -28,6 +30,7 @@ def show_status(controller: ControllerUrl = None, as_json: AsJson = False) -> No
         "sessions": answer.sessions,
         "workers": answer.workers,
         "tasks": {status: answer.tasks.get(status, 0) for status in STATUSES},
+        "actors": {state: answer.actors.get(state, 0) for state in ACTOR_STATES},
         "capacity": dict(answer.capacity),
         "used": dict(answer.used),
         "stats": dict(sorted(answer.stats.items())),
@@ -42,6 +45,8 @@ def _print_words(record: dict[str, Any]) -> None:
     tasks, capacity, stats = record["tasks"], record["capacity"], dict(record["stats"])
     ended = [f"{stats.pop(f'tasks {how}', 0)} {how}" for how in ("finished", "failed", "cancelled")]
     accepted = stats.pop("tasks accepted", 0)
+    made, gone = stats.pop("actors accepted", 0), stats.pop("actors ended", 0)
+    alive, pending, restarting = (record["actors"][state] for state in ("ALIVE", "PENDING", "RESTARTING"))
     hint = "" if record["workers"] else f"; start one: fray worker --controller {record['address']}"
     print_fields(
         [
@@ -51,6 +56,8 @@ def _print_words(record: dict[str, Any]) -> None:
             ("clients", str(record["sessions"])),
             ("tasks now", f"{tasks['IN_PROGRESS']} in progress, {tasks['PENDING']} pending"),
             ("tasks so far", f"{accepted} accepted: {', '.join(ended)}"),
+            ("actors now", f"{alive} alive, {pending} pending, {restarting} restarting" if made else ""),
+            ("actors so far", f"{made} accepted, {gone} ended" if made else ""),
             ("also", ", ".join(f"{what} {count}" for what, count in stats.items())),
         ]
     )

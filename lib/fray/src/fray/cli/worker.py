@@ -25,6 +25,20 @@ def serve_worker(
     worker_id: Annotated[
         str | None, typer.Option(metavar="ID", help="A name that stays the same over restarts. Default: made from the host's.")
     ] = None,
+    preemptible: Annotated[
+        bool,
+        typer.Option(
+            "--preemptible",
+            help="It may go at any moment: actors with preemptible=False keep away. The same as a tag preemptible=true.",
+        ),
+    ] = False,
+    no_direct_calls: Annotated[
+        bool,
+        typer.Option(
+            "--no-direct-calls",
+            help="Take calls of actors by way of the controller only, not on a further port that the system chooses.",
+        ),
+    ] = False,
     host: Host = "127.0.0.1",
     port: Annotated[
         int, typer.Option(metavar="PORT", min=0, max=65535, help="Where it answers direct callers; 0 for any free port.")
@@ -33,17 +47,27 @@ def serve_worker(
 ) -> None:
     """Work for a controller until SIGTERM or Ctrl-C.
 
-    The first signal drains: what has not begun is handed back, what runs has half a minute to end. A second signal
-    ends at once.
+    The first signal drains: what has not begun is handed back, what runs has half a minute to end, actors save their states
+    and move to other workers if they can. A second signal ends at once.
     """
     offered, labels = _parse_resources(resources), _parse_tags(tags or [])
+    if preemptible:
+        labels["preemptible"] = "true"
     from fray.job.rpc.worker import FrayWorker
     from fray.job.rpc.worker.server import DRAIN_GRACE_S
 
     set_up_logging()
     address = find_address(controller)
     worker = FrayWorker(
-        address, worker_id, port, host=host, num_cpus=num_cpus, resources=offered, tags=labels, insecure=insecure
+        address,
+        worker_id,
+        port,
+        host=host,
+        num_cpus=num_cpus,
+        resources=offered,
+        tags=labels,
+        insecure=insecure,
+        direct_calls=not no_direct_calls,
     )
     worker.start()
     signals = StopSignals()

@@ -12,8 +12,8 @@ from fray.cli.output import describe_duration, describe_use, print_json, print_t
 def list_workers(controller: ControllerUrl = None, as_json: AsJson = False) -> None:
     """List workers.
 
-    JSON keys: workers (each with worker_id, incarnation, address, state: ready, draining or silent, running, last_seen_s,
-    resources, used, tags).
+    JSON keys: workers (each with worker_id, incarnation, address, state: ready, draining or silent, running (tasks), actors,
+    last_seen_s, resources, used, tags).
     """
     from fray.cli.records import worker_record
     from fray.job.rpc.proto import fray_pb as pb
@@ -25,7 +25,7 @@ def list_workers(controller: ControllerUrl = None, as_json: AsJson = False) -> N
     elif not records:
         print(f"no worker is connected; start one: fray worker --controller {find_address(controller)}")
     else:
-        titles = ("worker", "state", "tasks", "cpu in use", "memory in use", "other in use", "last seen", "tags")
+        titles = ("worker", "state", "tasks", "actors", "cpu in use", "memory in use", "other in use", "last seen", "tags")
         print_table(titles, [_row(record) for record in records])
 
 
@@ -36,6 +36,7 @@ def _row(record: dict[str, Any]) -> list[str]:
         record["worker_id"],
         record["state"],
         str(record["running"]),
+        str(record["actors"]),
         describe_use(capacity, used, "cpu"),
         describe_use(capacity, used, "memory"),
         ", ".join(others) or "-",

@@ -26,6 +26,9 @@ from fray.types import ActorOptions
 ASYNC_CONCURRENCY = 1000
 """Calls that an actor with ``async`` methods carries out at a time, unless told otherwise."""
 
+MAX_NAME_CHARS = 256
+"""Longest name of an actor."""
+
 current_chain: ContextVar[tuple[str, ...]] = ContextVar("fray_call_chain", default=())
 """The actor calls that wait for what runs here, the outermost first."""
 
@@ -79,8 +82,8 @@ def save_checkpoint() -> None:
     saver()
 
 
-def with_saver(method: Callable[..., Any], args: Any, kwargs: Any, saver: Callable[[], None] = lambda: None) -> Any:
-    """Call an actor's method on this thread; ``saver`` is what ``save_checkpoint`` does in it."""
+def with_saver(saver: Callable[[], None] | None, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call on this thread; ``saver`` is what ``save_checkpoint`` does meanwhile, None where no actor's method runs."""
     token = _saver.set(saver)
     try:
         return call(method, args, kwargs)
@@ -88,18 +91,36 @@ def with_saver(method: Callable[..., Any], args: Any, kwargs: Any, saver: Callab
         _saver.reset(token)
 
 
+def leave_actor() -> None:
+    """Note that what runs in this context is no actor's method any more, but a task that one has started."""
+    _saver.set(None)
+
+
+def choose_saver(cls: type, max_concurrency: int | None, saver: Callable[[], None]) -> Callable[[], None]:
+    """Return what ``save_checkpoint`` does in an actor of a class: ``saver``, if there is one state at a time."""
+    return _refuse_to_save if is_async(cls) or (max_concurrency or 1) > 1 else saver
+
+
+def _refuse_to_save() -> None:
+    raise ConfigurationError("save_checkpoint(): an actor that carries out several calls at a time has no single state to save")
+
+
 def is_async(cls: type) -> bool:
     """Whether a class has ``async`` methods."""
     return any(inspect.iscoroutinefunction(inspect.getattr_static(cls, name, None)) for name in dir(cls))
 
 
-def check_actor(cls: object, options: ActorOptions) -> None:
+def check_actor(cls: object, name: str | None, lifetime: str, options: ActorOptions) -> None:
     """Refuse what can be no actor.
 
     Raises:
         TypeError: if ``cls`` is no class.
-        ConfigurationError: if its options contradict each other.
+        ConfigurationError: if its options make no sense or contradict each other.
     """
+    if lifetime not in ("non_detached", "detached"):
+        raise ConfigurationError(f"lifetime={lifetime!r} is neither 'non_detached' nor 'detached'")
+    if name is not None and not (isinstance(name, str) and 0 < len(name) <= MAX_NAME_CHARS and name.isprintable()):
+        raise ConfigurationError(f"name={name!r} must be printable text of 1 to {MAX_NAME_CHARS} characters, or None")
     if not isinstance(cls, type):
         raise TypeError(f"create_actor() takes a class first, then its constructor's arguments; got {type(cls).__name__}")
     concurrent = is_async(cls) or (options.max_concurrency or 1) > 1
@@ -171,7 +192,7 @@ class ActorRunner:
         self._is_async = is_async(type(instance))
         self._limit = max_concurrency or (ASYNC_CONCURRENCY if self._is_async else 1)
         self._context = contextvars.copy_context()
-        self._context.run(_saver.set, saver)
+        self._context.run(_saver.set, choose_saver(type(instance), max_concurrency, saver) if saver else None)
         self._context.run(current_slot.set, None)
         self._changed = threading.Condition()  # guards all fields below
         self._queue: deque[ActorCall] = deque()
@@ -245,7 +266,7 @@ class ActorRunner:
                 call = self._next(waits=is_first)
                 if call is None:
                     return
-            self._context.copy().run(self._carry_out, call)
+            self._settle(call, *self._context.copy().run(self._carry_out, call))
             with self._changed:
                 self._running.remove(call)
                 call = None
@@ -263,15 +284,27 @@ class ActorRunner:
                 self._offer()
             return found
 
-    def _carry_out(self, call: ActorCall) -> None:
+    def _carry_out(self, call: ActorCall) -> tuple[Any, BaseException | None]:
         current_slot.set(_Turn(self, call))
         current_chain.set((*call.chain, call.id))
+        try:
+            if not call.is_wanted():
+                return None, None
+            args, kwargs = call.arguments()
+            return call.invoke(getattr(self._instance, call.method), args, kwargs), None
+        except BaseException as error:
+            return None, error
+
+    def _settle(self, call: ActorCall, value: Any, error: BaseException | None) -> None:
+        """Tell the outcome, outside of the call: whoever waits for it may run code of his own here."""
         if not call.is_wanted():
             return
         try:
-            args, kwargs = call.arguments()
-            call.finish(call.invoke(getattr(self._instance, call.method), args, kwargs))
-        except BaseException as error:
+            if error is None:
+                call.finish(value)
+        except BaseException as refused:
+            error = refused
+        if error is not None:
             call.fail(error)
 
     def lend(self, call: ActorCall) -> None:
@@ -293,7 +326,7 @@ class ActorRunner:
         """Block while a call runs that came in between."""
         if self._limit == 1:
             with self._changed:
-                self._changed.wait_for(lambda: self._running[-1] is call)
+                self._changed.wait_for(lambda: call not in self._running or self._running[-1] is call)
 
     # --- one event loop
 
@@ -307,25 +340,39 @@ class ActorRunner:
             self._loop = asyncio.get_running_loop()
         while not self._stopped:
             self._wakeup.clear()
-            while len(tasks) < self._limit:
-                with self._changed:
-                    if not self._queue:
-                        break
-                    next_call = self._queue.popleft()
-                task = asyncio.create_task(self._carry_out_async(next_call))
+            while (call := self._take_async()) is not None:
+                task = asyncio.create_task(self._carry_out_async(call))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-                task.add_done_callback(lambda _: self._wakeup.set())
             await self._wakeup.wait()
         if self._cancels:
             for task in tasks:
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _take_async(self) -> ActorCall | None:
+        """Take the next call; when all that may run do, only one that a running one may wait for."""
+        with self._changed:
+            found = self._queue[0] if self._queue and len(self._running) < self._limit else None
+            if found is None and self._queue:
+                running = {call.id for call in self._running}
+                found = next((call for call in self._queue if not running.isdisjoint(call.chain)), None)
+            if found is not None:
+                self._queue.remove(found)
+                self._running.append(found)
+            return found
+
     async def _carry_out_async(self, call: ActorCall) -> None:
         current_chain.set((*call.chain, call.id))
-        if not call.is_wanted():
-            return
+        try:
+            if call.is_wanted():
+                await self._await_call(call)
+        finally:
+            with self._changed:
+                self._running.remove(call)
+            self._wakeup.set()
+
+    async def _await_call(self, call: ActorCall) -> None:
         try:
             args, kwargs = call.arguments() if call.is_ready() else await asyncio.to_thread(call.arguments)
             value = getattr(self._instance, call.method)(*args, **kwargs)

@@ -17,6 +17,8 @@ class ContextBase:
     def __init__(self) -> None:
         self._options = TaskOptions()
         self._actor_options = ActorOptions()
+        self._names_resources = False
+        """Whether ``options`` was given resources: without, a task takes a CPU and an actor nothing."""
 
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture[Any]:
         raise NotImplementedError
@@ -27,6 +29,7 @@ class ContextBase:
     def options(self, **changes: Any) -> Self:
         view = copy.copy(self)
         view._options, view._actor_options = change_options(self._options, self._actor_options, changes)
+        view._names_resources = self._names_resources or "resources" in changes
         return view
 
     def get(self, refs: Any, timeout: float | None = None) -> Any:

@@ -6,11 +6,13 @@ The Ray context uses it on Ray's side, the sync and threadpool contexts here.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextvars
 import ctypes
 import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fray.errors import TaskCancelled, TaskFailed, TaskTimeout
@@ -25,8 +27,18 @@ def call(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if inspect.isgenerator(result):
         return list(result)
     if inspect.iscoroutine(result):
-        return asyncio.run(result)
+        return _run_coroutine(result)
     return result
+
+
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end: on this thread, or on one of its own if a loop runs here already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with concurrent.futures.ThreadPoolExecutor(1, "fray-coroutine") as thread:
+        return thread.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
 
 
 class Interrupted(BaseException):

@@ -153,6 +153,8 @@ class JobFuture(concurrent.futures.Future[T]):
             return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
+        if self.completed_at is not None:
+            return super().exception()
         with lent_slot():
             return super().exception(timeout)
 

@@ -38,7 +38,7 @@ from fray.job.futures import JobFuture, Ref, current_slot, find_failure, lent_sl
 from fray.serialization.callables import PackedCallable, decode_callable, encode_callable
 from fray.serialization.envelope import decode, encode
 from fray.serialization.failures import Failure, capture_failure, rebuild
-from fray.types import DEFAULT_TASK_RESOURCES, ActorOptions, ActorStatus, TaskOptions
+from fray.types import ActorOptions, ActorStatus, TaskOptions
 
 T = TypeVar("T")
 
@@ -91,14 +91,14 @@ class RayContext(ContextBase):
         **kwargs: Any,
     ) -> Any:
         self._life.check_open()
-        check_actor(cls, self._actor_options)
+        check_actor(cls, name, lifetime, self._actor_options)
         if self._actor_options.checkpoint_every is not None:
             raise errors.ConfigurationError("checkpoint_every: actors on Ray have no checkpoints; use the fray context")
         if name is not None and get_if_exists:
             with suppress(errors.ActorNotFound):
                 return self.get_actor(name)
         shipment, dependencies = _pack_call(cls, args, kwargs, TaskOptions())
-        resources = {} if self._options.resources == DEFAULT_TASK_RESOURCES else self._options.resources
+        resources = self._options.resources if self._names_resources else {}
         creator = uuid.uuid4().hex
         remote = _with_options(
             _async_actor if is_async(cls) else _actor,
@@ -115,7 +115,10 @@ class RayContext(ContextBase):
             raise errors.ActorNameTaken(text) from error
         label = name or cls.__name__
         try:
-            created_by = self._life.submit(f"{label}.__init__", host.created.remote, shipment, dependencies).result()
+            made = self._life.submit(f"{label}.__init__", host.created.remote, shipment, dependencies)
+            if self._options.deadline is not None:
+                made.expire_after(self._options.deadline)
+            created_by = made.result()
         except BaseException:
             _kill(host, name)
             raise
@@ -516,7 +519,7 @@ class _ActorHost:
             return self._failure
         try:
             call = _unpack_call(shipment, dependencies, self._instance)
-            return _pack(with_saver(call.run, (), {}, _refuse_to_save))
+            return _pack(with_saver(_refuse_to_save, call.run, (), {}))
         except BaseException as error:
             return capture_failure(error)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from fray.errors import ActorDied, ActorNameTaken, ActorNotFound, ContextClosed, TaskTimeout
-from fray.job.actors import ActorCall, ActorHandle, ActorRunner, check_actor, current_chain
+from fray.job.actors import ActorCall, ActorHandle, ActorRunner, check_actor, current_chain, leave_actor
 from fray.job.base import ContextBase
 from fray.job.calls import Call, presentable
 from fray.job.futures import JobFuture, LocalRef, Ref, current_slot, find_failure
@@ -54,13 +54,14 @@ class ThreadContext(ContextBase):
         **kwargs: Any,
     ) -> Any:
         self._pool.check_open()
-        check_actor(cls, self._actor_options)
+        check_actor(cls, name, lifetime, self._actor_options)
         with self._lock:
             handle = self._names.get(name) if name is not None else None
             if handle is not None and not get_if_exists:
                 raise ActorNameTaken(f"an actor named {name!r} exists; pass get_if_exists=True to use it")
             if handle is None:
                 handle = ThreadActorHandle(f"actor-{next(self._numbers)}", name or "", cls, self._actor_options)
+                handle._deadline = self._options.deadline
                 self._actors.append(handle)
                 if name is not None:
                     self._names[name] = handle
@@ -150,6 +151,7 @@ class _ThreadTask:
             return
         self._context.run(current_slot.set, self.pool)
         try:
+            self._context.run(leave_actor)
             self._call._args = [_value(arg) for arg in self._args]
             self._call._kwargs = {key: _value(arg) for key, arg in self._kwargs.items()}
             self.future.resolve(self._context.run(self._call.run))
@@ -266,6 +268,7 @@ class ThreadActorHandle(ActorHandle):
     def __init__(self, actor_id: str, name: str, cls: type, options: ActorOptions) -> None:
         self._actor_id, self._actor_name, self._cls, self._actor_options = actor_id, name, cls, options
         self._label = name or cls.__name__
+        self._deadline: float | None = None
         self._created: JobFuture[Any] = JobFuture(f"{self._label}.__init__")
         self._lock = threading.Lock()  # guards _early, _pending and _runner
         self._early: list[ActorCall] = []
@@ -285,7 +288,7 @@ class ThreadActorHandle(ActorHandle):
     def _serve(self, args: Any, kwargs: Any) -> None:
         try:
             values = [_value(arg) for arg in args], {key: _value(arg) for key, arg in kwargs.items()}
-            instance = Call(self._cls, *values, TaskOptions(), self._created.name).run()
+            instance = Call(self._cls, *values, TaskOptions(deadline=self._deadline), self._created.name).run()
         except BaseException as error:
             self._end = "its constructor failed"
             self._created.reject(error)

@@ -1,6 +1,7 @@
 """Public help for testing code that runs on Fray, and contexts of one's own."""
 
-from fray.testing.contract import CHECKS, check_context
+from fray.testing.checks import CHECKS
+from fray.testing.contract import check_context
 from fray.testing.polling import eventually
 
 __all__ = ["CHECKS", "check_context", "eventually"]

@@ -167,7 +167,7 @@ class FrayContext(ContextBase):
         **kwargs: Any,
     ) -> Any:
         self._session.check_open()
-        check_actor(cls, self._actor_options)
+        check_actor(cls, name, lifetime, self._actor_options)
         return create_actor(
             self._session,
             cls,
@@ -184,6 +184,7 @@ class FrayContext(ContextBase):
                 not_preemptible=not preemptible,
             ),
             self._options,
+            self._options.resources if self._names_resources else {},
             get_if_exists,
         )
 

@@ -31,6 +31,8 @@ class Call:
     """Whether its arguments are there."""
     waits_since: float = 0.0
     """When it began to wait for the actor to be alive."""
+    order: int = 0
+    """Its place among all calls that were ever sent, from 1."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,8 @@ class CallBook:
     """The number of the next call to this incarnation."""
     acked_seq: int = 0
     """The latest acknowledgement that was sent."""
+    count: int = 0
+    """Calls that were ever sent."""
     is_retiring: bool = False
     """Whether this incarnation has said that it begins no more calls."""
 
@@ -60,6 +64,9 @@ class CallBook:
             if len(batch) >= limit or size >= max_bytes:
                 break
             call = self.waiting.popleft()
+            if not call.order:
+                self.count += 1
+                call.order = self.count
             self.sent[self.next_seq] = call
             batch.append((self.next_seq, call))
             self.next_seq += 1
@@ -79,10 +86,7 @@ class CallBook:
         if incarnation != self.incarnation:
             return
         self.is_retiring = True
-        back = [call for call in (self.sent.pop(seq, None) for seq in sorted(seqs)) if call is not None]
-        for call in reversed(back):
-            call.waits_since = now
-            self.waiting.appendleft(call)
+        self._put_back([call for call in (self.sent.pop(seq, None) for seq in seqs) if call is not None], now)
 
     def began(self, incarnation: int, now: float) -> list[Call]:
         """Note that an incarnation takes calls; return those that died with the one before it."""
@@ -104,11 +108,18 @@ class CallBook:
                 lost.append(call)
                 continue
             call.retries_left -= call.retries_left > 0
-            call.waits_since = now
             again.append(call)
         self.sent.clear()
-        self.waiting.extendleft(reversed(again))
+        self._put_back(again, now)
         return lost
+
+    def _put_back(self, calls: list[Call], now: float) -> None:
+        """Let calls wait again, each in its place: before those that were never sent."""
+        while self.waiting and self.waiting[0].order:
+            calls.append(self.waiting.popleft())
+        for call in calls:
+            call.waits_since = now
+        self.waiting.extendleft(sorted(calls, key=lambda call: -call.order))
 
     def drop(self, future: Any) -> Call | int | None:
         """Forget and return a call that waits; return the number of one that was sent: it stays until it is answered."""

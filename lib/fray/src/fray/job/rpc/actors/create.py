@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from fray.errors import ActorNotFound, EncodeError
@@ -16,7 +17,7 @@ from fray.job.rpc.wire.errors import NotKnown
 from fray.job.rpc.wire.settings import MAX_CODE_BYTES
 from fray.payloads import PayloadStore
 from fray.serialization import PackedCallable, encode_callable
-from fray.types import DEFAULT_TASK_RESOURCES, ActorStatus, TaskOptions
+from fray.types import ActorStatus, TaskOptions
 
 
 def create_actor(
@@ -26,6 +27,7 @@ def create_actor(
     kwargs: dict[str, Any],
     settings: pb.ActorSettings,
     options: TaskOptions,
+    resources: Mapping[str, float],
     get_if_exists: bool,
 ) -> FrayActorHandle:
     """Ask for an actor and wait until it is constructed; see ``JobContext.create_actor``."""
@@ -43,7 +45,7 @@ def create_actor(
         function_id=code.function_id,
         name=cls.__name__[:200],
         serialized_data=PayloadStore(where, session.store.key).pack(values),
-        resources=dict(options.resources) if options.resources != DEFAULT_TASK_RESOURCES else {"cpu": 0.0},
+        resources=dict(resources) or {"cpu": 0.0},
         priority=options.priority,
         deadline_s=options.deadline or 0.0,
         chain=list(current_chain.get()),

@@ -163,8 +163,14 @@ class Driver:
         self._delete_later(session)
 
     def _delete_later(self, part: SessionId) -> None:
-        """Delete the storage of a session, or a part of it, on another thread."""
-        cleanup = asyncio.create_task(asyncio.to_thread(_delete_storage, self.session_storage(part)))
+        """Delete the storage of a session, or a part of it, on another thread; parts of it go before the whole."""
+        parts = [cleanup for other, cleanup in self._cleanups.items() if other.startswith(f"{part}/")]
+
+        async def delete() -> None:
+            await asyncio.gather(*parts, return_exceptions=True)
+            await asyncio.to_thread(_delete_storage, self.session_storage(part))
+
+        cleanup = asyncio.create_task(delete())
         self._cleanups[part] = cleanup
         cleanup.add_done_callback(lambda _: self._cleanups.pop(part, None))
 

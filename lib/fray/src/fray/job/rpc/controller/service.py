@@ -199,7 +199,10 @@ class ControllerService(ControllerProtocol):
 
     async def list_actors(self, request: pb.Empty, ctx: Ctx, /) -> pb.ActorList:
         state, now = self._driver.state, self._driver.now()
-        return pb.ActorList(actors=[convert.actor_to_wire(state, task, now) for task in actors.list_all(state)])
+        infos = [convert.actor_to_wire(state, task, now) for task in actors.list_all(state)]
+        for info in infos:
+            info.failure = b""  # for whoever created it
+        return pb.ActorList(actors=infos)
 
     # --- workers
 
@@ -213,7 +216,7 @@ class ControllerService(ControllerProtocol):
         except ConfigurationError as error:
             raise ConnectError(Code.INVALID_ARGUMENT, f"worker {worker}: {error}") from error
         tags = dict(request.tags)
-        if tags.get("preemptible", "false") in ("", "false"):
+        if tags.get("preemptible", "").lower() in ("", "0", "false", "no", "off"):
             capacity[STABLE] = PLENTY
         driver.post(
             ev.WorkerRegistered(driver.now(), incarnation, worker, capacity, request.address, request.lane_address, tags)

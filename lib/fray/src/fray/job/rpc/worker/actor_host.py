@@ -10,8 +10,8 @@ import threading
 import time
 from typing import Any, Protocol
 
-from fray.errors import ConfigurationError, DecodeError, EncodeError
-from fray.job.actors import ActorCall, ActorRunner, is_async
+from fray.errors import DecodeError, EncodeError
+from fray.job.actors import ActorCall, ActorRunner
 from fray.job.calls import call
 from fray.job.futures import current_slot
 from fray.job.rpc.controller.core.model import ErrorKind
@@ -60,12 +60,10 @@ class ActorHost:
         self._unsaved = 0
         self._saves = False
         """Whether the state is ever saved."""
-        self._may_save = True
 
     def serve(self, cls: Any, args: Any, kwargs: Any) -> None:
         """Construct the actor and carry out its calls until the worker retires it. Raises what the constructor raises."""
         self._restore_or_construct(cls, args, kwargs)
-        self._may_save = not (is_async(type(self._instance)) or self._max_concurrency > 1)
         runner = self._runner = ActorRunner(
             f"fray-{self._name}", self._instance, self._max_concurrency or None, self._slot, self._save
         )
@@ -88,8 +86,6 @@ class ActorHost:
         self._save()
 
     def _save(self) -> None:
-        if not self._may_save:
-            raise ConfigurationError("save_checkpoint(): an actor that carries out several calls at a time has no single state")
         self._checkpoints.save(self._instance.__getstate__())
         self._unsaved, self._saves = 0, True
 
@@ -117,7 +113,7 @@ class ActorHost:
         for caller, seq in list(self._calls):
             self.answer(caller, seq, ErrorKind.LOST.value, b"", "not begun: its worker drains")
         self._flush()
-        self._link.send((frames.DONE, [(self._task_id, kind, b"", message, False, 0.0)]))
+        self._link.send((frames.DONE, [(self._task_id, kind, b"", message, True, 0.0)]))
 
     # --- calls
 

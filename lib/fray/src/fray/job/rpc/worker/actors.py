@@ -73,11 +73,11 @@ class ActorDesk:
             route.send(gone)
             return
         hosted.routes[caller] = route
-        if hosted.retiring and calls.calls:
-            self._answer(hosted, caller, [_refusal(call) for call in calls.calls])
-            return
         fresh, again = hosted.mailbox.take(caller, calls.acked_seq, calls.calls)
-        if fresh:
+        if fresh and hosted.retiring:
+            refusals = [_refusal(call) for call in fresh]
+            again += [refusal for refusal in refusals if hosted.mailbox.answer(caller, refusal)]
+        elif fresh:
             items = [(caller, call.seq, call.method, call.payload, list(call.chain)) for call in fresh]
             self._send(hosted.executor, (frames.CALL, items))
         if again:

@@ -11,6 +11,7 @@ from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.effects import Effect
 from fray.job.rpc.controller.core.events import Event
 from fray.job.rpc.controller.core.model import ErrorKind, State, TaskState
+from fray.job.rpc.controller.core.story import explain_pending
 from fray.types import Incarnation, SessionId, TaskId
 
 ANONYMOUS_SESSION = SessionId("anonymous")
@@ -75,7 +76,9 @@ def _fire_timers(state: State, now: float, out: list[Effect]) -> None:
         elif what == "deadline":
             task = state.tasks.get(TaskId(whom))
             if task is not None and not task.state.is_final and (task.actor is None or not task.actor.was_constructed):
+                pending = explain_pending(state, task, now)
                 text = f"{task.spec.name} did not end within its deadline of {task.spec.deadline_s:g} s"
+                text += f": it {pending}" if pending else ""
                 tasks.stop(state, task, ErrorKind.TIMEOUT, text, now, out)
         elif what == "session":
             sessions.check_watched(state, SessionId(whom), now, out)

@@ -216,7 +216,7 @@ class Outcome:
     message: str = ""
     """The error in one line, for people."""
     retryable: bool = False
-    """Whether the exception is one the task wants retried."""
+    """Whether the exception is one the task wants retried; for an actor, whether it said goodbye itself."""
     run_s: float = 0.0
     """How long it ran."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from fray.job.rpc.controller.core.model import Actor, ErrorKind, Limits, Outcome, OutcomeKind, Task
+from fray.job.rpc.controller.core.model import Actor, ActorState, ErrorKind, Limits, Outcome, OutcomeKind, Task
 from fray.types import compute_retry_delay_s
 
 RESTART_DELAY_S = 0.1
@@ -93,7 +93,8 @@ def _judge_death_by(task: Task, actor: Actor, outcome: Outcome, now: float) -> V
         if not actor.was_constructed:
             return Verdict(Move.FAIL, text, error=ErrorKind.USER)
         return _judge_death(task, actor, text, ErrorKind.CRASHED, now)
-    return _judge_death(task, actor, f"its executor died: {outcome.message}", ErrorKind.CRASHED, now)
+    text = outcome.message if outcome.retryable else f"its executor died: {outcome.message}"
+    return _judge_death(task, actor, text, ErrorKind.CRASHED, now)
 
 
 def _judge_death(task: Task, actor: Actor, why: str, error: ErrorKind, now: float, at_least_s: float = 0.0) -> Verdict:
@@ -101,7 +102,7 @@ def _judge_death(task: Task, actor: Actor, why: str, error: ErrorKind, now: floa
     if budget >= 0 and actor.restarts >= budget:
         text = f"{why}; it is not restarted (max_restarts={budget})"
         return Verdict(Move.FAIL, text, error=error)
-    lived_long = actor.was_constructed and now - actor.alive_since > SHORT_LIFE_S
+    lived_long = actor.state is ActorState.ALIVE and now - actor.alive_since > SHORT_LIFE_S
     actor.quick_deaths = 1 if lived_long else actor.quick_deaths + 1
     actor.restarts += 1
     actor.last_death = why
