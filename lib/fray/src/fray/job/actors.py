@@ -213,10 +213,14 @@ class ActorRunner:
         return bool(self._queue)
 
     def stop(self, cancel: bool = True) -> None:
-        """Begin no further call, and let ``serve`` return when the running ones have ended; ``cancel`` those that await."""
+        """Begin no further call, and let ``serve`` return when the running ones have ended.
+
+        ``cancel`` those that await something; otherwise calls that running ones wait for are still carried out.
+        """
         with self._changed:
             self._stopped, self._cancels = True, cancel
-            self._queue.clear()
+            running = set() if cancel else {call.id for call in self._running}
+            self._queue = deque(call for call in self._queue if not running.isdisjoint(call.chain))
             self._changed.notify_all()
             self._wake_loop()
 

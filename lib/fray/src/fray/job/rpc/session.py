@@ -195,6 +195,11 @@ class Session:
             self._calls.append(calls)
             self._changed.notify_all()
 
+    @property
+    def is_broken(self) -> bool:
+        """As a way to actors: never, as the session looks after its own connection."""
+        return False
+
     def is_own_thread(self) -> bool:
         """Whether this is the thread that delivers results."""
         return threading.current_thread() is self._watcher

@@ -31,6 +31,10 @@ class Call:
     """Whether its arguments are there."""
     waits_since: float = 0.0
     """When it began to wait for the actor to be alive."""
+    was_begun: bool = False
+    """Whether an incarnation that has died may have carried it out."""
+    is_over: bool = False
+    """Whether it has left the book."""
     order: int = 0
     """Its place among all calls that were ever sent, from 1."""
 
@@ -108,6 +112,7 @@ class CallBook:
                 lost.append(call)
                 continue
             call.retries_left -= call.retries_left > 0
+            call.was_begun = True
             again.append(call)
         self.sent.clear()
         self._put_back(again, now)
@@ -115,10 +120,10 @@ class CallBook:
 
     def _put_back(self, calls: list[Call], now: float) -> None:
         """Let calls wait again, each in its place: before those that were never sent."""
-        while self.waiting and self.waiting[0].order:
-            calls.append(self.waiting.popleft())
         for call in calls:
             call.waits_since = now
+        while self.waiting and self.waiting[0].order:
+            calls.append(self.waiting.popleft())
         self.waiting.extendleft(sorted(calls, key=lambda call: -call.order))
 
     def drop(self, future: Any) -> Call | int | None:
@@ -126,6 +131,7 @@ class CallBook:
         for call in self.waiting:
             if call.future is future:
                 self.waiting.remove(call)
+                call.is_over = True
                 return call
         return next((seq for seq, call in self.sent.items() if call.future is future), None)
 
@@ -136,11 +142,14 @@ class CallBook:
         expired = [call for call in self.waiting if call.waits_since + timeout_s <= now]
         for call in expired:
             self.waiting.remove(call)
+            call.is_over = True
         return expired
 
     def clear(self) -> list[Call]:
         """Forget and return all calls: the actor is over for good."""
         calls = [*self.sent.values(), *self.waiting]
+        for call in calls:
+            call.is_over = True
         self.sent.clear()
         self.waiting.clear()
         self.is_alive = False

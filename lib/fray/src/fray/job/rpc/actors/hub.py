@@ -22,6 +22,8 @@ AVOID_S = 30.0
 """A worker that could not be reached is called by way of the controller for so long, before it is tried again."""
 ACK_DELAY_S = 0.5
 """Answers are acknowledged after so long if no other call takes the acknowledgement along."""
+MAX_EARLY = 1000
+"""News kept of actors that nobody here has a handle of."""
 JOIN_TIMEOUT_S = 5.0
 """How long ``close`` waits for threads."""
 
@@ -39,6 +41,10 @@ class SessionLink(Protocol):
     def send(self, calls: pb.ActorCalls) -> None:
         """Send calls through the controller; does not block."""
 
+    @property
+    def is_broken(self) -> bool:
+        """Never: the session looks after its own connection."""
+
     def is_own_thread(self) -> bool:
         """Whether this thread delivers answers: then it must not wait for any."""
 
@@ -53,6 +59,7 @@ class ActorHub:
         self._lanes: dict[str, ActorLane] = {}
         self._links: dict[str, WorkerLink] = {}
         self._avoid: dict[str, float] = {}
+        self._early: dict[str, pb.ActorInfo] = {}
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._wants_ack = False
@@ -63,6 +70,10 @@ class ActorHub:
         """Return the lane to an actor that the controller has told of."""
         lane = self._ensure(info.actor_id, label)
         lane.take_info(info)
+        with self._changed:
+            newer = self._early.pop(info.actor_id, None)
+        if newer is not None:
+            lane.take_info(newer)
         return lane
 
     def find(self, actor_id: str, label: str) -> ActorLane:
@@ -89,6 +100,10 @@ class ActorHub:
         """Take news of an actor."""
         with self._changed:
             lane = self._lanes.get(info.actor_id)
+            if lane is None:  # it may overtake the answer that tells of the actor
+                self._early[info.actor_id] = info
+                if len(self._early) > MAX_EARLY:
+                    del self._early[next(iter(self._early))]
         if lane is not None:
             lane.take_info(info)
 

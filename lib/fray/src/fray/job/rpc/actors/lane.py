@@ -30,6 +30,10 @@ RELOCATE_S = 0.05
 class Route(Protocol):
     """A way to a worker."""
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether it leads nowhere any more."""
+
     def send(self, calls: pb.ActorCalls) -> None:
         """Send calls; does not block. What gets lost is noticed in time, and sent again."""
 
@@ -49,6 +53,7 @@ class ActorLane:
         self._route: Route | None = None
         self._is_sending = self._is_locating = False
         self._cancels: list[int] = []
+        self._way = 0
         self._bytes = 0
         self._death: errors.FrayError | None = None
         self._timer: threading.Timer | None = None
@@ -74,6 +79,8 @@ class ActorLane:
     def make_ready(self, call: Call, payload: bytes) -> None:
         """Give a call its arguments: what it depended on is there."""
         with self._changed:
+            if call.is_over:
+                return
             call.payload, call.ready = payload, True
             self._bytes += len(payload)
         self.pump()
@@ -179,6 +186,7 @@ class ActorLane:
             if incarnation != self._book.incarnation or not self._book.is_alive:
                 return
             self._route = route
+            self._way += 1
             again = list(self._book.sent.items())
             messages = []
             while again:
@@ -191,6 +199,8 @@ class ActorLane:
         for message in messages:
             route.send(message)
         self.pump()
+        if route.is_broken:  # it may have broken before anybody knew that this lane uses it
+            self.lose_route(route)
 
     def lose_route(self, route: Route) -> None:
         """Take the end of a connection: the controller knows where the actor is, or what became of it."""
@@ -230,6 +240,7 @@ class ActorLane:
                 pb.ActorCall(seq=seq, method=call.method, payload=call.payload, chain=list(call.chain)) for seq, call in batch
             ],
             cancel=cancels,
+            way=self._way,
         )
 
     def _died(self, call: Call, why: str) -> errors.FrayError:
@@ -265,7 +276,7 @@ class ActorLane:
             self._watch_time()
         for call in expired:
             text = f"{call.future.name} was not carried out: the actor did not run within {timeout_s:g} s ({reason})"
-            call.future.reject(errors.ActorUnavailable(text))
+            call.future.reject(self._interrupted(call, reason) if call.was_begun else errors.ActorUnavailable(text))
 
 
 def _settle(call: Call, answer: pb.ActorAnswer) -> None:

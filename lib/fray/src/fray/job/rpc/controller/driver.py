@@ -26,6 +26,9 @@ from fray.job.rpc.wire.settings import ACTORS_DIRECTORY
 from fray.payloads import PayloadStore
 from fray.types import Incarnation, SessionId, TaskId
 
+LATE_WRITES_S = 5.0
+"""How long after its end, beyond what it takes to notice that, an actor may still write a checkpoint."""
+
 log = logging.getLogger("fray.controller")
 
 
@@ -145,7 +148,7 @@ class Driver:
             case fx.TellActor(session, actor):
                 self.session_channel(session).tell_actor(convert.actor_to_wire(self.state, actor, self.now()))
             case fx.EndActor(actor):
-                self._delete_later(SessionId(f"{actor.spec.session}/{ACTORS_DIRECTORY}/{actor.spec.id}"))
+                self._delete_actor(actor.spec.session, actor.spec.id)
             case fx.EndSession(session):
                 self._end_session(session)
 
@@ -161,6 +164,17 @@ class Driver:
             for channel_of_worker in self.workers.values():
                 channel_of_worker.forget(forgotten)
         self._delete_later(session)
+
+    def _delete_actor(self, session: SessionId, actor: TaskId) -> None:
+        """Delete an actor's checkpoints, and once more when a life of it that was paused has surely noticed its end."""
+        part = SessionId(f"{session}/{ACTORS_DIRECTORY}/{actor}")
+        self._delete_later(part)
+
+        def delete_again() -> None:
+            if not self._stopped:
+                self._delete_later(part if session in self.state.sessions else session)
+
+        asyncio.get_running_loop().call_later(LATE_WRITES_S + 2 * self.state.limits.silence_s, delete_again)
 
     def _delete_later(self, part: SessionId) -> None:
         """Delete the storage of a session, or a part of it, on another thread; parts of it go before the whole."""

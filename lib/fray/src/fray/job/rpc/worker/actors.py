@@ -32,8 +32,8 @@ class _Hosted:
     attempt: int
     executor: int
     mailbox: Mailbox[pb.ActorCall, pb.ActorAnswer] = field(default_factory=Mailbox)
-    routes: dict[str, Route] = field(default_factory=dict)
-    """By caller, the way its latest calls came."""
+    routes: dict[str, tuple[int, Route]] = field(default_factory=dict)
+    """By caller, the latest way that it chose, with its number."""
     retiring: bool = False
     """Whether it takes no new calls: its worker drains."""
 
@@ -72,12 +72,14 @@ class ActorDesk:
             gone = pb.ActorAnswers(actor_id=calls.actor_id, incarnation=calls.incarnation, caller=caller, gone=True)
             route.send(gone)
             return
-        hosted.routes[caller] = route
+        if calls.way >= hosted.routes.get(caller, (0, route))[0]:  # else these are late, of a way that is broken
+            hosted.routes[caller] = (calls.way, route)
         fresh, again = hosted.mailbox.take(caller, calls.acked_seq, calls.calls)
-        if fresh and hosted.retiring:
-            refusals = [_refusal(call) for call in fresh]
+        if hosted.retiring:
+            refusals = [_refusal(call) for call in fresh if not _is_awaited(hosted.task, call)]
             again += [refusal for refusal in refusals if hosted.mailbox.answer(caller, refusal)]
-        elif fresh:
+            fresh = [call for call in fresh if _is_awaited(hosted.task, call)]
+        if fresh:
             items = [(caller, call.seq, call.method, call.payload, list(call.chain)) for call in fresh]
             self._send(hosted.executor, (frames.CALL, items))
         if again:
@@ -120,10 +122,15 @@ class ActorDesk:
                 hosted.routes.pop(caller, None)
 
     def _answer(self, hosted: _Hosted, caller: str, answers: list[pb.ActorAnswer]) -> None:
-        route = hosted.routes.get(caller)
-        if route is not None:
+        if caller in hosted.routes:
+            _, route = hosted.routes[caller]
             message = pb.ActorAnswers(actor_id=hosted.task, incarnation=hosted.attempt, caller=caller, answers=answers)
             route.send(message)
+
+
+def _is_awaited(task: TaskId, call: pb.ActorCall) -> bool:
+    """Whether a call that the actor carries out waits for this one: it must not be refused."""
+    return any(f"/{task}/" in awaiting for awaiting in call.chain)
 
 
 def _refusal(call: pb.ActorCall) -> pb.ActorAnswer:

@@ -72,7 +72,11 @@ def _fire_timers(state: State, now: float, out: list[Effect]) -> None:
         if what == "retry":
             task = state.tasks.get(TaskId(whom))
             if task is not None and task.state is TaskState.DELAYED and task.delayed_until <= now:
-                placement.enqueue(state, task)
+                if task.actor is not None and task.actor.doom:
+                    kind = task.cancelling or ErrorKind.LOST
+                    tasks.stop(state, task, kind, task.message or task.actor.doom, now, out)
+                else:
+                    placement.enqueue(state, task)
         elif what == "deadline":
             task = state.tasks.get(TaskId(whom))
             if task is not None and not task.state.is_final and (task.actor is None or not task.actor.was_constructed):

@@ -155,6 +155,8 @@ class Actor:
     """Lives that ended and were followed by another."""
     quick_deaths: int = 0
     """Lives in a row that were short: the back-off grows with them."""
+    doom: str = ""
+    """Why it ends for good when its worker surely takes no calls any more: until then the name is its own."""
     last_death: str = ""
     """Why its latest life ended, in words."""
     was_constructed: bool = False

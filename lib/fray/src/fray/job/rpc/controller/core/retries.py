@@ -75,8 +75,8 @@ def judge(task: Task, outcome: Outcome, limits: Limits, now: float) -> Verdict:
 
 def judge_loss(task: Task, limits: Limits, why: str, now: float, lease_left_s: float) -> Verdict:
     """Decide on an attempt whose worker went away; an actor is not constructed again while its worker may still run."""
-    if task.actor is not None and task.cancelling is None:
-        return _judge_death(task, task.actor, why, ErrorKind.LOST, now, lease_left_s)
+    if task.actor is not None:
+        return _judge_actor_loss(task, task.actor, why, now, lease_left_s)
     task.losses += 1
     text = f"{why} ({task.losses} of {limits.max_losses} losses)"
     if task.cancelling is not None:
@@ -85,6 +85,17 @@ def judge_loss(task: Task, limits: Limits, why: str, now: float, lease_left_s: f
     if task.losses >= limits.max_losses:
         return Verdict(Move.FAIL, text, error=ErrorKind.LOST)
     return Verdict(Move.REQUEUE, text)
+
+
+def _judge_actor_loss(task: Task, actor: Actor, why: str, now: float, lease_left_s: float) -> Verdict:
+    if task.cancelling is None:
+        verdict = _judge_death(task, actor, why, ErrorKind.LOST, now, lease_left_s)
+    else:
+        verdict = Verdict(Move.CANCEL, why, error=task.cancelling)
+    if verdict.move is Move.RETRY or not actor.spec.name or lease_left_s <= 0:
+        return verdict
+    actor.doom = actor.last_death = verdict.story
+    return Verdict(Move.RETRY, f"{verdict.story}; its name is free in {lease_left_s:.2f} s", lease_left_s)
 
 
 def _judge_death_by(task: Task, actor: Actor, outcome: Outcome, now: float) -> Verdict:
