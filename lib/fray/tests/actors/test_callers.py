@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,11 @@ from fray.job.rpc.actors.hub import ActorHub
 from fray.job.rpc.actors.lane import MAX_OUTSTANDING_BYTES, ActorLane
 from fray.job.rpc.futures import ActorFuture
 from fray.job.rpc.proto import fray_pb as pb
+from fray.job.rpc.wire.settings import BATCH_BYTES
+from fray.job.rpc.worker.actors import ActorDesk
+from fray.job.rpc.worker.core import Item
 from fray.testing import eventually
+from fray.types import TaskId
 
 pytestmark = pytest.mark.unit
 
@@ -121,3 +126,88 @@ def test_answers_of_a_life_that_is_over_settle_nothing(hub: ActorHub, session: S
     late.incarnation, late.answers[0].payload = 2, b"new"
     lane.take_answers(late)
     assert call.future.result(timeout=10) == b"new"
+
+
+def test_cancelled_call_is_not_made_again_on_the_next_life_and_cancels_nothing_there(hub: ActorHub, session: Session) -> None:
+    lane = hub.open(session.info, "A")
+    cancelled = new_call(lane, b"cancelled", retries=-1)
+    lane.submit(cancelled)
+    lane.take_info(info(pb.ActorState.RESTARTING, 1, 2))
+    assert cancelled.future.cancel()
+    lane.submit(new_call(lane, b"innocent"))
+    session.sent.clear()
+    lane.take_info(info(pb.ActorState.ALIVE, 2, 3))
+    assert [[call.payload for call in message.calls] for message in session.sent if message.calls] == [[b"innocent"]]
+    assert [seq for message in session.sent for seq in message.cancel] == []
+
+
+def test_call_under_way_that_is_cancelled_is_not_made_again(hub: ActorHub, session: Session) -> None:
+    lane = hub.open(session.info, "A")
+    call = new_call(lane, retries=-1)
+    lane.submit(call)
+    assert call.future.cancel()
+    assert [seq for message in session.sent for seq in message.cancel] == [1]
+    session.sent.clear()
+    lane.take_info(info(pb.ActorState.ALIVE, 2, 2))
+    assert [seq for message in session.sent for seq in message.cancel] == []
+    assert [call.payload for message in session.sent for call in message.calls] == []
+
+
+def test_caller_that_waits_for_room_goes_on_when_others_expire_or_are_cancelled(hub: ActorHub, session: Session) -> None:
+    session.info = info(pb.ActorState.RESTARTING, 1, 1)
+    lane = hub.open(session.info, "A")
+    full = new_call(lane, bytes(MAX_OUTSTANDING_BYTES + 1))
+    lane.submit(full)
+    waiter = threading.Thread(target=lane.submit, args=[new_call(lane)])
+    waiter.start()
+    assert full.future.cancel()
+    waiter.join(timeout=10)
+    assert not waiter.is_alive()
+
+
+def test_call_that_waits_for_its_arguments_holds_back_its_own_handle_alone(hub: ActorHub, session: Session) -> None:
+    lane = hub.open(session.info, "A")
+    late, behind, other = (new_call(lane, payload) for payload in (b"", b"behind", b"other"))
+    late.ready, late.handle, behind.handle, other.handle = False, 1, 1, 2
+    for call in (late, behind, other):
+        lane.submit(call)
+    assert [call.payload for message in session.sent for call in message.calls] == [b"other"]
+    lane.make_ready(late, b"late")
+    assert [call.payload for message in session.sent for call in message.calls] == [b"other", b"late", b"behind"]
+
+
+def test_call_whose_arguments_took_long_waits_for_a_restart_as_any_other(hub: ActorHub, session: Session) -> None:
+    lane = hub.open(info(pb.ActorState.ALIVE, 1, 1, pending_timeout_s=0.2), "A")
+    late = new_call(lane, b"")
+    late.ready = False
+    lane.submit(late)
+    late.waits_since -= 100  # so long ago
+    session.info = info(pb.ActorState.RESTARTING, 1, 2, pending_timeout_s=10.0)
+    lane.take_info(session.info)
+    lane.make_ready(late, b"late")
+    lane.take_info(info(pb.ActorState.ALIVE, 2, 3))
+    assert not late.future.done()
+    assert [call.payload for message in session.sent for call in message.calls] == [b"late"]
+
+
+def test_answers_that_are_sent_again_go_in_messages_of_a_size_that_can_be_read() -> None:
+    class Way:
+        def __init__(self) -> None:
+            self.answers: list[pb.ActorAnswers] = []
+
+        def send(self, answers: pb.ActorAnswers) -> None:
+            self.answers.append(answers)
+
+    desk = ActorDesk(lambda number, frame: None, lambda: True)
+    item = Item(TaskId("a"), 1, "class", (), None, None, actor=True)
+    desk.open(item, 1)
+    calls = [pb.ActorCall(seq=seq) for seq in range(1, 101)]
+    desk.take(pb.ActorCalls(actor_id="a", incarnation=1, caller="session", calls=calls), Way())
+    desk.answered(item.task, [("session", seq, "", bytes(BATCH_BYTES // 10), "") for seq in range(1, 101)])
+    way = Way()
+    desk.take(pb.ActorCalls(actor_id="a", incarnation=1, caller="session", calls=calls, way=1), way)
+    assert [answer.seq for message in way.answers for answer in message.answers] == list(range(1, 101))
+    assert (
+        max(sum(len(answer.payload) for answer in message.answers) for message in way.answers)
+        <= BATCH_BYTES + BATCH_BYTES // 10
+    )

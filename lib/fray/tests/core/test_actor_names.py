@@ -6,7 +6,7 @@ import pytest
 from fray.job.rpc.controller.core import actors, apply, next_deadline
 from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.invariants import check
-from fray.job.rpc.controller.core.model import ActorSpec, ActorState, State, TaskSpec
+from fray.job.rpc.controller.core.model import ActorSpec, ActorState, Outcome, OutcomeKind, State, TaskSpec
 from fray.types import Incarnation, SessionId, TaskId, WorkerId
 
 pytestmark = pytest.mark.unit
@@ -58,3 +58,29 @@ def test_actor_without_a_name_ends_with_its_worker() -> None:
     state = living("")
     pass_time(state, 14.0)
     assert state_of(state) is ActorState.DEAD
+
+
+def test_what_a_detached_actor_has_created_ends_with_it() -> None:
+    state = State()
+    boss, helper, task, nested = TaskId("boss"), TaskId("helper"), TaskId("task"), SessionId("nested")
+    own = SessionId("boss")
+    for event in (
+        ev.SessionOpened(0.0, CLIENT),
+        ev.WorkerRegistered(0.0, WORKER, WorkerId("worker"), {"cpu": 4.0}),
+        ev.WorkerAttached(0.0, WORKER),
+        ev.ActorRequested(1.0, CLIENT, TaskSpec(boss, own, "class", "Boss", shape=(), actor=ActorSpec("b", detached=True))),
+        ev.SessionOpened(2.0, nested, parent=own),
+        ev.SessionWatched(2.0, nested),
+        ev.ActorRequested(2.0, nested, TaskSpec(helper, own, "class", "Helper", shape=(), actor=ActorSpec("h"))),
+        ev.TasksSubmitted(2.0, nested, [TaskSpec(task, nested, "fn", "task")]),
+        ev.WorkerReported(3.0, WORKER, created=[(boss, 1), (helper, 1)]),
+        ev.CancelRequested(4.0, [boss]),
+        ev.WorkerReported(4.0, WORKER, [Outcome(boss, 1, OutcomeKind.CANCELLED)]),
+    ):
+        apply(state, event)
+    apply(state, ev.TimePassed(4.0))
+    ends = [Outcome(one, 1, OutcomeKind.CANCELLED) for one in (helper, task)]
+    apply(state, ev.WorkerReported(5.0, WORKER, ends))
+    check(state)
+    assert set(state.sessions) == {CLIENT}
+    assert not state.actor_names

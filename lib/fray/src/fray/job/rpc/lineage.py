@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ MAX_CONTEXTS = 4
 
 _session = ""
 _contexts: dict[str, FrayContext] = {}
+_lock = threading.Lock()  # guards _contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,12 @@ def resolve_arguments(store: PayloadStore, payload: bytes, dependency_values: li
 
 def default_context() -> FrayContext:
     """Return the default context of the running task: one on the same cluster, tied to the task's session."""
-    ctx = _contexts.get(_session)
-    if ctx is None or ctx.is_closed:
-        from fray.job.rpc.context import connect
+    with _lock:
+        ctx = _contexts.get(_session)
+        if ctx is None or ctx.is_closed:
+            from fray.job.rpc.context import connect
 
-        while len(_contexts) >= MAX_CONTEXTS:
-            _contexts.pop(next(iter(_contexts))).close()
-        ctx = _contexts[_session] = connect()
-    return ctx
+            while len(_contexts) >= MAX_CONTEXTS:
+                _contexts.pop(next(iter(_contexts))).close()
+            ctx = _contexts[_session] = connect()
+        return ctx

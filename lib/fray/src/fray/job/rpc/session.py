@@ -179,6 +179,9 @@ class Session:
         while True:
             try:
                 return self._client.call(method, request)
+            except Refused:  # full: it makes room as tasks end
+                self.check_open()
+                self._stopping.wait(MIN_BACKOFF_S)
             except (Unavailable, DeadlineExceeded) as error:
                 if time.monotonic() > end or self._stopping.wait(4 * MIN_BACKOFF_S):
                     raise

@@ -31,6 +31,8 @@ class Call:
     """Whether its arguments are there."""
     waits_since: float = 0.0
     """When it began to wait for the actor to be alive."""
+    handle: int = 0
+    """Names the handle it was made with: a call that is not ready holds back those after it of the same handle."""
     was_begun: bool = False
     """Whether an incarnation that has died may have carried it out."""
     is_over: bool = False
@@ -61,13 +63,15 @@ class CallBook:
     """Whether this incarnation has said that it begins no more calls."""
 
     def take_batch(self, limit: int, max_bytes: int) -> list[tuple[int, Call]]:
-        """Return the next calls to send, numbered: those that are ready, up to the first that is not."""
+        """Return the next calls to send, numbered: those that are ready and not held back."""
         batch: list[tuple[int, Call]] = []
+        held: list[Call] = []
         size = 0
-        while self.is_alive and not self.is_retiring and self.waiting and self.waiting[0].ready:
-            if len(batch) >= limit or size >= max_bytes:
-                break
+        while self.is_alive and not self.is_retiring and self.waiting and len(batch) < limit and size < max_bytes:
             call = self.waiting.popleft()
+            if not call.ready or any(earlier.handle == call.handle for earlier in held):
+                held.append(call)
+                continue
             if not call.order:
                 self.count += 1
                 call.order = self.count
@@ -75,6 +79,7 @@ class CallBook:
             batch.append((self.next_seq, call))
             self.next_seq += 1
             size += len(call.payload)
+        self.waiting.extendleft(reversed(held))
         return batch
 
     def find_acked_seq(self) -> int:
@@ -89,6 +94,7 @@ class CallBook:
         """Take back calls that the incarnation has refused to begin: they wait for the next one."""
         if incarnation != self.incarnation:
             return
+        self._stop_waiting_for_others(now)
         self.is_retiring = True
         self._put_back([call for call in (self.sent.pop(seq, None) for seq in seqs) if call is not None], now)
 
@@ -105,6 +111,7 @@ class CallBook:
         """Note that an incarnation, and all before it, are over; return the calls that died with it."""
         if incarnation < self.incarnation:
             return []
+        self._stop_waiting_for_others(now)
         self.is_alive = False
         lost, again = [], []
         for call in self.sent.values():
@@ -117,6 +124,12 @@ class CallBook:
         self.sent.clear()
         self._put_back(again, now)
         return lost
+
+    def _stop_waiting_for_others(self, now: float) -> None:
+        """Calls that waited for their arguments, or behind others, wait for the actor from now on."""
+        if self.is_alive and not self.is_retiring:
+            for call in self.waiting:
+                call.waits_since = now
 
     def _put_back(self, calls: list[Call], now: float) -> None:
         """Let calls wait again, each in its place: before those that were never sent."""
@@ -133,7 +146,11 @@ class CallBook:
                 self.waiting.remove(call)
                 call.is_over = True
                 return call
-        return next((seq for seq, call in self.sent.items() if call.future is future), None)
+        for seq, call in self.sent.items():
+            if call.future is future:
+                call.retries_left = 0
+                return seq
+        return None
 
     def expire(self, now: float, timeout_s: float) -> list[Call]:
         """Return the calls that have waited too long for the actor to be alive; they are forgotten."""

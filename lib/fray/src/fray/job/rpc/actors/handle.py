@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from fray.job.rpc import lineage
 from fray.job.rpc.actors.book import Call
 from fray.job.rpc.actors.lane import ActorLane
 from fray.job.rpc.futures import ActorFuture, FrayFuture
+from fray.serialization import encode
 
 if TYPE_CHECKING:
     from fray.job.rpc.session import Session
@@ -39,13 +41,18 @@ class FrayActorHandle(ActorHandle):
         self._actor_id, self._actor_name, self._class_name = actor_id, name, class_name
         self._max_task_retries = max_task_retries
         self._session = session
+        self._follows = session is None
+        """Whether it belongs to whatever session the process has now: it came in a value."""
         self._known_lane: ActorLane | None = None
+        self._number = next(_numbers)
 
     def _lane(self) -> ActorLane:
         lane = self._known_lane
-        if lane is None:
-            if self._session is None:
+        if lane is None or (self._follows and self._session is not None and self._session.is_closed):
+            if self._follows:
                 self._session = lineage.default_session()
+            if self._session is None:
+                raise ContextClosed("this handle has no context")
             lane = self._known_lane = self._session.actors.find(self._actor_id, self._actor_name or self._class_name)
         return lane
 
@@ -56,7 +63,7 @@ class FrayActorHandle(ActorHandle):
             raise ContextClosed("this handle has no context")
         name = f"{self._actor_name or self._class_name}.{method}"
         future = ActorFuture(name, session.unpack, lane.cancel)
-        call = Call(future, method, b"", current_chain.get(), self._max_task_retries)
+        call = Call(future, method, b"", current_chain.get(), self._max_task_retries, handle=self._number)
         missing = find_unfinished(args, kwargs)
         if not missing:
             failed = find_failed(args, kwargs)
@@ -78,6 +85,12 @@ class FrayActorHandle(ActorHandle):
         return f"<actor {self._actor_name or self._class_name} {self._actor_id}>"
 
 
+_NOTHING = encode(((), {}))
+"""The arguments of a call without any."""
+
+_numbers = itertools.count(1)
+
+
 def _rebuild(actor_id: str, name: str, class_name: str, max_task_retries: int) -> FrayActorHandle:
     return FrayActorHandle(actor_id, name, class_name, max_task_retries, _binding.get())
 
@@ -96,6 +109,8 @@ def _complete(session: Session, lane: ActorLane, call: Call, args: tuple[Any, ..
 
 
 def _pack(session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    if not args and not kwargs:
+        return _NOTHING
     return session.store.pack((tuple(map(_travelling, args)), {key: _travelling(arg) for key, arg in kwargs.items()}))
 
 

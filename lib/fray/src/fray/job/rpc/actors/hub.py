@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ AVOID_S = 30.0
 """A worker that could not be reached is called by way of the controller for so long, before it is tried again."""
 ACK_DELAY_S = 0.5
 """Answers are acknowledged after so long if no other call takes the acknowledgement along."""
+ASK_AGAIN_S = 1.0
+"""Before asking again where an actor is, when the controller did not answer."""
 MAX_EARLY = 1000
 """News kept of actors that nobody here has a handle of."""
 JOIN_TIMEOUT_S = 5.0
@@ -62,6 +65,8 @@ class ActorHub:
         self._early: dict[str, pb.ActorInfo] = {}
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._to_pump: queue.SimpleQueue[ActorLane | None] = queue.SimpleQueue()
+        self._sender: threading.Thread | None = None
         self._wants_ack = False
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -130,6 +135,22 @@ class ActorHub:
         with self._changed:
             self._run_later(delay_s, lambda: self.refresh(lane))
 
+    def pump_soon(self, lane: ActorLane) -> None:
+        """Let the sender send what has gathered in a lane. Does not block."""
+        self._to_pump.put(lane)
+        if self._sender is None:
+            with self._changed:
+                if self._sender is None and not self._closed:
+                    self._sender = threading.Thread(target=self._keep_pumping, name="fray-calls", daemon=True)
+                    self._sender.start()
+
+    def _keep_pumping(self) -> None:
+        while (lane := self._to_pump.get()) is not None:
+            try:
+                lane.pump()
+            except Exception:  # as in ``_work``
+                log.exception("calls of the actor %s could not be sent", lane.label)
+
     def refresh(self, lane: ActorLane) -> None:
         """Ask the controller where an actor is. Blocks."""
         request = pb.ActorRef(actor_id=lane.actor_id, session_id=self.session_id)
@@ -139,7 +160,8 @@ class ActorHub:
             lane.fail(errors.ActorDied(f"the controller does not know it any more: {error}"))
             self.forget(lane)
         except errors.FrayError as error:
-            log.info("where the actor %s is cannot be asked: %s", lane.label, error)
+            log.info("where the actor %s is cannot be asked: %s; trying again", lane.label, error)
+            self.locate_later(lane, ASK_AGAIN_S)
         else:
             lane.take_info(info)
 
@@ -166,13 +188,14 @@ class ActorHub:
             lane.fail(error)
         for link in links:
             link.close()
+        self._to_pump.put(None)
 
     def close(self) -> None:
-        """The same, and wait for the hub's thread."""
+        """The same, and wait for the hub's threads."""
         self.fail(errors.ActorDied("the context of this handle is closed"))
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(JOIN_TIMEOUT_S)
+        for thread in (self._thread, self._sender):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(JOIN_TIMEOUT_S)
 
     # --- the hub's thread
 

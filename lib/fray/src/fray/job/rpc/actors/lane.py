@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fray import errors
-from fray.job.futures import JobFuture
+from fray.job.futures import JobFuture, lent_slot
 from fray.job.rpc.actors.book import Call, CallBook
 from fray.job.rpc.futures import ActorFuture, to_exception
 from fray.job.rpc.proto import fray_pb as pb
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_OUTSTANDING_BYTES = 64 * 1024 * 1024
 """Arguments of calls that are not answered; beyond, a caller waits in ``remote()``."""
+INLINE_CALLS = 8
+"""With so many calls under way, the next ones are sent together by the hub's sender; before, each goes at once."""
 RELOCATE_S = 0.05
 """Before asking again where an actor is, when it is not where the controller says."""
 
@@ -51,7 +53,9 @@ class ActorLane:
         self._book = CallBook()
         self._info = pb.ActorInfo(actor_id=actor_id)
         self._route: Route | None = None
-        self._is_sending = self._is_locating = False
+        self._is_sending = False
+        self._sender_told = False
+        """Whether the hub's sender is about to call ``pump``."""
         self._cancels: list[int] = []
         self._way = 0
         self._bytes = 0
@@ -62,19 +66,28 @@ class ActorLane:
 
     def submit(self, call: Call) -> None:
         """Take a call, after those before it. Blocks only while too much is under way."""
+        if self._is_full():
+            with lent_slot(), self._changed:
+                self._changed.wait_for(lambda: not self._is_full())
         with self._changed:
-            while self._bytes > MAX_OUTSTANDING_BYTES and self._death is None and self._hub.may_block():
-                self._changed.wait()
             death = self._death
             if death is None:
                 call.waits_since = time.monotonic()
                 self._bytes += len(call.payload)
                 self._book.waiting.append(call)
-                self._watch_time()
+                if not self._book.is_alive or self._book.is_retiring:
+                    self._watch_time()
+            gathers = self._is_sending or len(self._book.sent) >= INLINE_CALLS
+            told, self._sender_told = self._sender_told, self._sender_told or gathers
         if death is not None:
             call.future.reject(self._died(call, str(death)))
-        else:
+        elif not gathers:
             self.pump()
+        elif not told:
+            self._hub.pump_soon(self)
+
+    def _is_full(self) -> bool:
+        return self._bytes > MAX_OUTSTANDING_BYTES and self._death is None and self._hub.may_block()
 
     def make_ready(self, call: Call, payload: bytes) -> None:
         """Give a call its arguments: what it depended on is there."""
@@ -91,6 +104,7 @@ class ActorLane:
             dropped = self._book.drop(future)
             if isinstance(dropped, Call):
                 self._bytes -= len(dropped.payload)
+                self._changed.notify_all()
             elif dropped is not None:
                 self._cancels.append(dropped)
         self.pump()
@@ -98,6 +112,7 @@ class ActorLane:
     def pump(self) -> None:
         """Send what can be sent; one thread at a time, which also sends what others bring meanwhile."""
         with self._changed:
+            self._sender_told = False
             if self._is_sending:
                 return
             self._is_sending = True
@@ -154,6 +169,8 @@ class ActorLane:
         with self._changed:
             if info.version < self._info.version or self._death is not None:
                 return
+            if info.incarnation != self._book.incarnation:
+                self._cancels.clear()  # numbers of a life that is over
             self._info = info
             now = time.monotonic()
             if info.state == pb.ActorState.ALIVE:
@@ -274,6 +291,7 @@ class ActorLane:
             self._bytes -= sum(len(call.payload) for call in expired)
             reason = self._info.reason or "it is not known where it is"
             self._watch_time()
+            self._changed.notify_all()
         for call in expired:
             text = f"{call.future.name} was not carried out: the actor did not run within {timeout_s:g} s ({reason})"
             call.future.reject(self._interrupted(call, reason) if call.was_begun else errors.ActorUnavailable(text))

@@ -87,19 +87,16 @@ class WorkerLink:
         self._socket.close()
 
     def _send_backlog(self) -> None:
+        """Send what is in the backlog; it is empty when, and only when, this thread is about to end."""
+        data = self._backlog[0]
         while True:
+            with contextlib.suppress(OSError):  # broken: what is left goes into the void, as all else
+                self._socket.sendall(data)
             with self._lock:
+                self._backlog.popleft()
                 if not self._backlog:
                     return
                 data = self._backlog[0]
-            try:
-                self._socket.sendall(data)
-            except OSError:
-                with self._lock:
-                    self._backlog.clear()
-                return
-            with self._lock:
-                self._backlog.popleft()
 
     def _greet(self, key: bytes) -> None:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -84,15 +84,17 @@ class ActorHost:
         self._instance = cls.__new__(cls)
         _set_state(self._instance, saved[0])
         self._save()
+        self._checkpoints.drop_earlier()
 
     def _save(self) -> None:
         self._checkpoints.save(self._instance.__getstate__())
         self._unsaved, self._saves = 0, True
 
-    def save_if_due(self) -> None:
-        """Save the state when so many calls have been carried out since the last time."""
+    def count_call(self, chain: tuple[str, ...]) -> None:
+        """Save the state when so many calls have been carried out since the last time, and none is half carried out."""
         self._unsaved += 1
-        if not self._every or self._unsaved < self._every:
+        is_within_another = any(f"/{self._task_id}/" in awaiting for awaiting in chain)
+        if not self._every or self._unsaved < self._every or is_within_another:
             return
         try:
             self._save()
@@ -193,7 +195,7 @@ class _HostedCall(ActorCall):
         try:
             return call(method, args, kwargs)
         finally:
-            self._host.save_if_due()
+            self._host.count_call(self.chain)
 
     def finish(self, value: Any) -> None:
         try:

@@ -6,13 +6,14 @@ may have given it up, and another worker may host the actor's next incarnation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from fray.job.rpc.controller.core.model import ErrorKind
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.convert import ERROR_TO_WIRE
+from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS
 from fray.job.rpc.worker import frames
 from fray.job.rpc.worker.core import Item
 from fray.job.rpc.worker.mailbox import Mailbox
@@ -124,8 +125,22 @@ class ActorDesk:
     def _answer(self, hosted: _Hosted, caller: str, answers: list[pb.ActorAnswer]) -> None:
         if caller in hosted.routes:
             _, route = hosted.routes[caller]
-            message = pb.ActorAnswers(actor_id=hosted.task, incarnation=hosted.attempt, caller=caller, answers=answers)
-            route.send(message)
+            for part in _slices(answers):
+                route.send(pb.ActorAnswers(actor_id=hosted.task, incarnation=hosted.attempt, caller=caller, answers=part))
+
+
+def _slices(answers: list[pb.ActorAnswer]) -> Iterator[list[pb.ActorAnswer]]:
+    """Yield answers as many at a time as one message should hold."""
+    part: list[pb.ActorAnswer] = []
+    size = 0
+    for answer in answers:
+        part.append(answer)
+        size += len(answer.payload)
+        if size >= BATCH_BYTES or len(part) >= BATCH_ITEMS:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _is_awaited(task: TaskId, call: pb.ActorCall) -> bool:

@@ -110,6 +110,7 @@ class Agent:
                     await self._settled.wait()
         await self._cancel_tasks()
         report = self._core.report(BATCH_ITEMS)
+        await self._pool.close()  # first: the controller may start what is left here elsewhere as soon as it knows
         with contextlib.suppress(FrayError):
             await self._client.call("report", self._to_wire(report, leaving=True), timeout_s=2.0)
         await self.stop()
@@ -149,6 +150,7 @@ class Agent:
     async def _begin_new_life(self) -> None:
         log.warning("worker %s was given up by the controller; it registers anew", self.worker_id)
         self._perform(self._core.abandon())
+        self._relay.clear()
         await self._register()
 
     async def _follow_orders(self) -> None:
@@ -475,6 +477,10 @@ class _Relay:
         if self._answers:
             self._wake()
         return taken
+
+    def clear(self) -> None:
+        """Forget what waits: this life of the worker is over."""
+        self._answers.clear()
 
     def put_back(self, answers: list[pb.ActorAnswers]) -> None:
         """Send again what did not arrive."""

@@ -7,6 +7,7 @@ state saves it again under its own number at once: what an earlier one that is n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -70,6 +71,15 @@ class CheckpointStore:
         self._count += 1
         self._written.append(name)
         self._prune()
+
+    def drop_earlier(self) -> None:
+        """Remove what earlier incarnations left, once this one has saved. What cannot be removed goes with the actor."""
+        fs, path = fsspec.url_to_fs(self._url)
+        with contextlib.suppress(OSError):
+            fs.invalidate_cache()
+            for name in _names(fs.ls(path, detail=False)):
+                if name < f"{self._incarnation:010d}":
+                    fs.rm_file(f"{path}/{name}")
 
     def _digest(self, body: bytes | memoryview) -> bytes:
         return hashlib.blake2b(body, key=self._key[:64], digest_size=DIGEST_BYTES).digest()

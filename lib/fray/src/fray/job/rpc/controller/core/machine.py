@@ -86,6 +86,8 @@ def _fire_timers(state: State, now: float, out: list[Effect]) -> None:
                 tasks.stop(state, task, ErrorKind.TIMEOUT, text, now, out)
         elif what == "session":
             sessions.check_watched(state, SessionId(whom), now, out)
+        elif what == "over":
+            sessions.end(state, SessionId(whom), "its actor has ended", now, out)
         elif what == "silence":
             workers.check_silence(state, Incarnation(whom), now, out)
         elif what == "reattach":

@@ -50,7 +50,7 @@ def unwatch(state: State, event: SessionUnwatched, out: list[Effect]) -> None:
 
 def close(state: State, event: SessionClosed, out: list[Effect]) -> None:
     """End a lease on the client's word."""
-    _end(state, event.session, "its session was closed", event.now, out)
+    end(state, event.session, "its session was closed", event.now, out)
 
 
 def check_watched(state: State, session_id: SessionId, now: float, out: list[Effect]) -> None:
@@ -60,16 +60,17 @@ def check_watched(state: State, session_id: SessionId, now: float, out: list[Eff
         return
     if session.unwatched_since + state.limits.session_grace_s <= now:
         state.stats["sessions expired"] += 1
-        _end(state, session_id, "its client went away", now, out)
+        end(state, session_id, "its client went away", now, out)
 
 
-def _end(state: State, session_id: SessionId, why: str, now: float, out: list[Effect]) -> None:
+def end(state: State, session_id: SessionId, why: str, now: float, out: list[Effect]) -> None:
+    """End a lease, with those of its tasks' sessions and all that is not done; again is no change."""
     session = state.sessions.get(session_id)
     if session is None or session.closed:
         return
     session.closed = True
     for child in sorted(session.children):
-        _end(state, child, why, now, out)
+        end(state, child, why, now, out)
     parent = state.sessions.get(session.parent) if session.parent else None
     if parent is not None:
         parent.children.discard(session_id)

@@ -148,10 +148,11 @@ def end(
     if session is not None:
         session.live.pop(task.spec.id, None)
         session.held_bytes -= size
-        session.closed = session.closed or session.detached
+        if session.detached and str(task.spec.id) == session.id:
+            _end_detached(state, session, now, out)
         if session.closed:
             task.acknowledged = True
-            if not session.live:
+            if not session.live and session.id in state.sessions:
                 del state.sessions[session.id]
                 out.append(EndSession(session.id))
         else:
@@ -165,6 +166,17 @@ def end(
     for dependent in dependents:
         _dependency_ended(state, dependent, task, now, out)
     forget_if_unneeded(state, task)
+
+
+def _end_detached(state: State, session: Session, now: float, out: list[Effect]) -> None:
+    """End all that a detached actor has created, with the actor."""
+    session.closed = True
+    why = "the detached actor that it belongs to has ended"
+    for child in sorted(session.children):
+        set_timer(state, now, "over", child)
+    for other in list(session.live.values()):
+        if not other.state.is_final:
+            stop(state, other, ErrorKind.CANCELLED, why, now, out)
 
 
 def forget_if_unneeded(state: State, task: Task) -> None:
