@@ -1,6 +1,7 @@
 """Dask: a local cluster of two worker processes with one thread each, without dashboard.
 
 Many tasks go through ``Client.map``, Dask's own way to submit many; ``pure=False`` keeps it from running equal calls once.
+Actors share the two workers; calls to one that were begun at once are carried out in any order.
 """
 
 from __future__ import annotations
@@ -29,11 +30,24 @@ def sleep_for(item: int, sleep_s: float) -> int:
     return item
 
 
+class Counter:
+    """The actor: counts its calls."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def add(self) -> int:
+        """Return how often this was called."""
+        self._calls += 1
+        return self._calls
+
+
 class DaskEngine(Engine):
     """Dask's distributed client."""
 
     packages = ("dask", "distributed")
     noop, square, sleep_for = staticmethod(noop), staticmethod(square), staticmethod(sleep_for)
+    keeps_order = False  # its calls go over several connections at once
 
     def start(self) -> None:
         from distributed import Client, LocalCluster
@@ -52,6 +66,18 @@ class DaskEngine(Engine):
 
     def call(self, fn: Callable[..., Any]) -> Any:
         return self._client.submit(fn, pure=False).result()
+
+    def create_actor(self) -> Any:
+        return self._client.submit(Counter, actor=True, pure=False).result()
+
+    def begin_call(self, actor: Any) -> Any:
+        return actor.add()
+
+    def gather_calls(self, futures: list[Any]) -> list[Any]:
+        return [future.result() for future in futures]
+
+    def call_actor(self, actor: Any) -> Any:
+        return actor.add().result()
 
     def stop(self) -> None:
         self._client.close()

@@ -27,6 +27,18 @@ def sleep_for(item: int, sleep_s: float) -> int:
     return item
 
 
+class Counter:
+    """The actor: counts its calls."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def add(self) -> int:
+        """Return how often this was called."""
+        self._calls += 1
+        return self._calls
+
+
 class FrayEngine(Engine):
     """Fray through its public names only."""
 
@@ -54,6 +66,15 @@ class FrayEngine(Engine):
 
     def call(self, fn: Callable[..., Any]) -> Any:
         return self._ctx.get(self._ctx.run(fn))
+
+    def create_actor(self) -> Any:
+        return self._ctx.create_actor(Counter)
+
+    def begin_call(self, actor: Any) -> Any:
+        return actor.add.remote()
+
+    def call_actor(self, actor: Any) -> Any:
+        return actor.add.remote().result()
 
     def stop(self) -> None:
         self._ctx.close()

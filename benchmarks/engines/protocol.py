@@ -2,7 +2,8 @@
 
 An engine script is a process of its own. It reads commands, one JSON object a line, from standard input and answers each
 with one JSON object a line. All offer ``versions``, ``start`` and ``stop``; those for tasks ``check``, ``many``, ``one_by_one``
-and ``sleeps`` too; those for data are in ``data_protocol``. What tasks or libraries print goes to standard error.
+and ``sleeps`` too, and for actors ``actors``, ``actor_calls`` and ``actor_one_by_one``; those for data are in
+``data_protocol``. What tasks or libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class Script(ABC):
 
 
 class Engine(Script):
-    """An engine for tasks. Subclasses say how it starts, submits, gathers and stops."""
+    """An engine for tasks and actors. Subclasses say how it starts, submits, gathers and stops.
+
+    Its actors are of a class ``Counter`` with one method, which returns how often it has been called.
+    """
 
     noop: Callable[..., Any]
     """Does nothing and returns None."""
@@ -63,6 +67,12 @@ class Engine(Script):
     """Returns the square of its argument."""
     sleep_for: Callable[[int, float], int]
     """Sleeps for its second argument, in seconds, and returns its first."""
+    keeps_order: bool = True
+    """Whether calls to an actor are carried out in the order in which they were made."""
+    actors: list[Any]
+    """Those that ``actors`` created last."""
+    counted: int
+    """How often the first of them has been called."""
 
     @abstractmethod
     def submit(self, fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
@@ -75,6 +85,22 @@ class Engine(Script):
     @abstractmethod
     def call(self, fn: Callable[..., Any]) -> Any:
         """Submit ``fn()`` and wait for its result."""
+
+    @abstractmethod
+    def create_actor(self) -> Any:
+        """Create an actor by the engine's ordinary call, with its default options; blocks as long as that does."""
+
+    @abstractmethod
+    def begin_call(self, actor: Any) -> Any:
+        """Call the actor's method and return the future."""
+
+    @abstractmethod
+    def call_actor(self, actor: Any) -> Any:
+        """Call the actor's method and wait for the answer."""
+
+    def gather_calls(self, futures: list[Any]) -> list[Any]:
+        """Return the answers of calls to actors in the order of the calls."""
+        return self.gather(futures)
 
     def verb_check(self, n: int) -> dict[str, Any]:
         """Compute squares: warms all slots and shows that tasks really run."""
@@ -100,10 +126,7 @@ class Engine(Script):
             answer = self.call(self.noop)
             laps.append(time.perf_counter() - began)
             self._expect(answer, None)
-        if n < 2:
-            return {"n": n, "wall_s": sum(laps)}
-        cuts = statistics.quantiles(laps, n=100)
-        return {"n": n, "wall_s": sum(laps), "p50_us": 1e6 * cuts[49], "p99_us": 1e6 * cuts[98]}
+        return summarize(laps)
 
     def verb_sleeps(self, n: int, sleep_s: float) -> dict[str, Any]:
         """Submit ``n`` sleeping tasks at once, then gather."""
@@ -114,10 +137,55 @@ class Engine(Script):
         self._expect(answers, list(range(n)))
         return {"n": n, "wall_s": wall_s}
 
+    def verb_actors(self, n: int) -> dict[str, Any]:
+        """Create ``n`` actors one after another, call each once and wait for all answers. The actors stay."""
+        began = time.perf_counter()
+        self.actors = [self.create_actor() for _ in range(n)]
+        created = time.perf_counter()
+        answers = self.gather_calls([self.begin_call(actor) for actor in self.actors])
+        ended = time.perf_counter()
+        self._expect(answers, [1] * n)
+        self.counted = 1
+        return {"n": n, "wall_s": ended - began, "create_s": created - began}
+
+    def verb_actor_calls(self, n: int) -> dict[str, Any]:
+        """Call the first actor ``n`` times at once, then gather."""
+        actor = self.actors[0]
+        began = time.perf_counter()
+        futures = [self.begin_call(actor) for _ in range(n)]
+        submitted = time.perf_counter()
+        answers = self.gather_calls(futures)
+        ended = time.perf_counter()
+        wanted = list(range(self.counted + 1, self.counted + n + 1))
+        self._expect(answers if self.keeps_order else sorted(answers), wanted)
+        self.counted += n
+        return {"n": n, "wall_s": ended - began, "submit_s": submitted - began}
+
+    def verb_actor_one_by_one(self, n: int) -> dict[str, Any]:
+        """Call the first actor ``n`` times, each after the answer of the call before."""
+        actor = self.actors[0]
+        laps = []
+        for _ in range(n):
+            began = time.perf_counter()
+            answer = self.call_actor(actor)
+            laps.append(time.perf_counter() - began)
+            self.counted += 1
+            self._expect(answer, self.counted)
+        return summarize(laps)
+
     @staticmethod
     def _expect(answer: Any, wanted: Any) -> None:
         if answer != wanted:
             raise WrongAnswer(f"expected {str(wanted)[:80]}, got {str(answer)[:80]}")
+
+
+def summarize(laps: list[float]) -> dict[str, Any]:
+    """Return the sum of round trips given in seconds and, of more than one, the median and the 99th percentile."""
+    found = {"n": len(laps), "wall_s": sum(laps)}
+    if len(laps) < 2:
+        return found
+    cuts = statistics.quantiles(laps, n=100)
+    return found | {"p50_us": 1e6 * cuts[49], "p99_us": 1e6 * cuts[98]}
 
 
 def serve(engine: Script) -> None:

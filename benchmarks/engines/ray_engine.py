@@ -27,6 +27,18 @@ def sleep_for(item: int, sleep_s: float) -> int:
     return item
 
 
+class Counter:
+    """The actor: counts its calls."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def add(self) -> int:
+        """Return how often this was called."""
+        self._calls += 1
+        return self._calls
+
+
 class RayEngine(Engine):
     """Ray's core API."""
 
@@ -40,6 +52,7 @@ class RayEngine(Engine):
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         self._ray = ray
         self._remote = {fn: ray.remote(fn) for fn in (noop, square, sleep_for)}
+        self._counter = ray.remote(Counter)
 
     def submit(self, fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
         start = self._remote[fn].remote
@@ -51,6 +64,15 @@ class RayEngine(Engine):
 
     def call(self, fn: Callable[..., Any]) -> Any:
         return self._ray.get(self._remote[fn].remote())
+
+    def create_actor(self) -> Any:
+        return self._counter.remote()
+
+    def begin_call(self, actor: Any) -> Any:
+        return actor.add.remote()
+
+    def call_actor(self, actor: Any) -> Any:
+        return self._ray.get(actor.add.remote())
 
     def stop(self) -> None:
         self._ray.shutdown()
