@@ -27,6 +27,21 @@ def test_a_context_of_one_s_own_has_no_exemptions_unless_it_names_a_kind() -> No
         check_context(Mine, names=[rule])
 
 
+def test_every_exemption_names_a_kind_of_context_and_says_why() -> None:
+    for rule in CHECKS.values():
+        assert set(rule.exempt) < {"sync", "threadpool", "ray", "fray"}, rule.name
+        assert all(" " in reason for reason in rule.exempt.values()), rule.name
+
+
+def test_a_context_whose_actors_break_a_rule_is_told_which() -> None:
+    class Nameless(SyncContext):
+        def create_actor(self, cls: type, /, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+            return super().create_actor(cls, *args, **kwargs)
+
+    with pytest.raises(AssertionError, match="actor_names_are_unique"):
+        check_context(Nameless, names=["many_actors_take_many_calls_each", "actor_names_are_unique"])
+
+
 def test_a_context_that_breaks_a_rule_is_told_which() -> None:
     class Forgetful(SyncContext):
         def run(self, fn: Any, /, *args: Any, **kwargs: Any) -> JobFuture[Any]:

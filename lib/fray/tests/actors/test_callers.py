@@ -26,6 +26,7 @@ class Session:
 
     id = "session"
     is_broken = False
+    delivers_once = False
 
     def __init__(self) -> None:
         self.info = info(pb.ActorState.ALIVE, 1, 1)
@@ -45,6 +46,7 @@ class BrokenWay:
     """A way to a worker that leads nowhere."""
 
     is_broken = True
+    delivers_once = True
 
     def send(self, calls: pb.ActorCalls) -> None:
         """Lose them."""
@@ -211,3 +213,32 @@ def test_answers_that_are_sent_again_go_in_messages_of_a_size_that_can_be_read()
         max(sum(len(answer.payload) for answer in message.answers) for message in way.answers)
         <= BATCH_BYTES + BATCH_BYTES // 10
     )
+
+
+class Wire:
+    """A way to a worker that works."""
+
+    is_broken = False
+    delivers_once = True
+
+    def __init__(self) -> None:
+        self.sent: list[pb.ActorCalls] = []
+
+    def send(self, calls: pb.ActorCalls) -> None:
+        self.sent.append(calls)
+
+
+def test_call_that_came_to_a_worker_once_when_the_life_was_over_is_made_on_the_next(hub: ActorHub, session: Session) -> None:
+    lane = hub.open(session.info, "A")
+    lane.take_route(Wire(), 1)
+    once, twice = new_call(lane, b"once"), new_call(lane, b"twice")
+    lane.submit(twice)
+    lane.take_route(Wire(), 1)  # the way before broke, and the call may have been taken there
+    lane.submit(once)
+    lane.take_answers(pb.ActorAnswers(actor_id="a", incarnation=1, caller="session", gone=True, refused=[1, 2]))
+    session.sent.clear()
+    session.info = info(pb.ActorState.ALIVE, 2, 2)
+    lane.take_info(session.info)
+    with pytest.raises(ActorDied, match="may or may not"):
+        twice.future.result(timeout=10)
+    assert [call.payload for message in session.sent for call in message.calls] == [b"once"]

@@ -203,8 +203,10 @@ class ActorRunner:
         self._wakeup = asyncio.Event()
 
     def submit(self, call: ActorCall) -> None:
-        """Let a call be carried out after those before it."""
+        """Let a call be carried out after those before it; after ``stop``, only if one that still runs waits for it."""
         with self._changed:
+            if self._stopped and (self._cancels or not any(running.id in call.chain for running in self._running)):
+                return
             self._queue.append(call)
             self._offer()
 

@@ -6,8 +6,6 @@ The Ray context uses it on Ray's side, the sync and threadpool contexts here.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextvars
 import ctypes
 import inspect
 import threading
@@ -32,13 +30,13 @@ def call(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end: on this thread, or on one of its own if a loop runs here already."""
+    """Run a coroutine to its end on this thread, whose locks it may need; a loop that runs here stands still meanwhile."""
+    outer = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
         return asyncio.run(coroutine)
-    with concurrent.futures.ThreadPoolExecutor(1, "fray-coroutine") as thread:
-        return thread.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
+    finally:
+        asyncio._set_running_loop(outer)
 
 
 class Interrupted(BaseException):

@@ -108,6 +108,8 @@ class RayContext(ContextBase):
             get_if_exists=get_if_exists and name is not None,
             **_ray_actor_options(self._actor_options),
         )
+        if name is not None:
+            _free_name(name)
         try:
             host = remote.remote(creator, shipment, *(dependency.object_ref for dependency in dependencies))
         except exceptions.ActorAlreadyExistsError as error:
@@ -117,7 +119,7 @@ class RayContext(ContextBase):
         try:
             made = self._life.submit(f"{label}.__init__", host.created.remote, shipment, dependencies)
             if self._options.deadline is not None:
-                made.expire_after(self._options.deadline)
+                made.expire_after(self._options.deadline, f"it asks Ray for {dict(resources) or 'no resources'}")
             created_by = made.result()
         except BaseException:
             _kill(host, name)
@@ -153,7 +155,12 @@ class RayContext(ContextBase):
             raise TypeError(f"get(): {ref!r} belongs to another context")
         try:
             with lent_slot():
-                return _unpack(ray.get(ref.object_ref))
+                envelope = ray.get(ref.object_ref)
+            token = _receiver.set(self._life)
+            try:
+                return _unpack(envelope)
+            finally:
+                _receiver.reset(token)
         except exceptions.RayError as error:
             raise _translate(error, "the value of a ref") from error
 
@@ -209,6 +216,7 @@ class _Life:
             ray.shutdown()
 
     def _deliver(self) -> None:
+        _receiver.set(self)
         while (item := self._inbox.get()) is not None:
             future, outcome = item
             try:
@@ -218,6 +226,10 @@ class _Life:
                 future.reject(_translate(error, future.name))
             future.dependencies = ()
             del item, future, outcome
+
+
+_receiver: ContextVar[_Life | None] = ContextVar("fray_ray_receiver", default=None)
+"""Whose handles of actors are that come inside values here."""
 
 
 # --- futures and refs -----------------------------------------------------------------------------------------------
@@ -238,9 +250,9 @@ class RayFuture(JobFuture[T]):
         if self.reject(error):
             _withdraw(self)
 
-    def expire_after(self, deadline_s: float) -> None:
+    def expire_after(self, deadline_s: float, note: str = "") -> None:
         """Fail the future ``deadline_s`` seconds from now, wherever the task is by then."""
-        error = errors.TaskTimeout(f"{self.name} did not end within its deadline of {deadline_s} s")
+        error = errors.TaskTimeout(f"{self.name} did not end within its deadline of {deadline_s} s" + (note and f"; {note}"))
         timer = threading.Timer(deadline_s, self.fail, [error])
         timer.name, timer.daemon = "fray-deadline", True
         timer.start()
@@ -536,7 +548,9 @@ class _AsyncActorHost(_ActorHost):
         try:
             method, args, kwargs = _unpack_method(shipment, dependencies, self._instance)
             value = method(*args, **kwargs)
-            return _pack(await value if inspect.isawaitable(value) else value)
+            if inspect.isawaitable(value):
+                value = await value
+            return _pack(list(value) if inspect.isgenerator(value) else value)
         except BaseException as error:
             return capture_failure(error)
 
@@ -558,7 +572,7 @@ class RayActorHandle(ActorHandle):
 
     def __init__(self, host: Any, name: str, class_name: str, life: _Life | None = None) -> None:
         self._host, self._name, self._class_name = host, name, class_name
-        self._life = life or _process_life()
+        self._life = life or _receiver.get() or _process_life()
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobFuture[Any]:
         label = f"{self._name or self._class_name}.{method}"
@@ -607,6 +621,14 @@ def _ray_actor_options(options: ActorOptions) -> dict[str, Any]:
 def _process_life() -> _Life:
     """Return the life of handles that came to this process inside a value; it ends with the process."""
     return _Life(owns_ray=False)
+
+
+def _free_name(name: str) -> None:
+    """Free the name of an actor that has died: Ray keeps it until the actor is killed, or out of everybody's sight."""
+    with suppress(ValueError):
+        host = ray.get_actor(name)
+        if ray_state.actors(host._actor_id.hex()).get("State") == "DEAD":
+            _kill(host, name)
 
 
 def _kill(host: Any, name: str | None = None) -> None:

@@ -6,16 +6,24 @@ import contextvars
 import heapq
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Literal
 
 from fray.errors import ActorDied, ActorNameTaken, ActorNotFound, ContextClosed, TaskTimeout
 from fray.job.actors import ActorCall, ActorHandle, ActorRunner, check_actor, current_chain, leave_actor
 from fray.job.base import ContextBase
 from fray.job.calls import Call, presentable
-from fray.job.futures import JobFuture, LocalRef, Ref, current_slot, find_failure
+from fray.job.futures import JobFuture, LocalRef, Ref, current_slot, find_failure, find_unfinished, when_done
 from fray.serialization.callables import callable_name
 from fray.types import ActorOptions, ActorStatus, TaskOptions
+
+_current_task: ContextVar[object] = ContextVar("fray_thread_task", default=None)
+"""The task that runs here."""
+
+_Caller = tuple[object, tuple[str, ...]]
+"""A task, or none, and the actor calls that led to it: whose calls of an actor keep their order."""
 
 JOIN_TIMEOUT_S = 5.0
 """How long ``close`` waits for threads whose tasks do not react to being stopped."""
@@ -150,6 +158,7 @@ class _ThreadTask:
         if self.future.done():
             return
         self._context.run(current_slot.set, self.pool)
+        self._context.run(_current_task.set, self)
         try:
             self._context.run(leave_actor)
             self._call._args = [_value(arg) for arg in self._args]
@@ -270,8 +279,9 @@ class ThreadActorHandle(ActorHandle):
         self._label = name or cls.__name__
         self._deadline: float | None = None
         self._created: JobFuture[Any] = JobFuture(f"{self._label}.__init__")
-        self._lock = threading.Lock()  # guards _early, _pending and _runner
+        self._lock = threading.Lock()  # guards _early, _lines, _pending and _runner
         self._early: list[ActorCall] = []
+        self._lines: dict[_Caller, deque[_ThreadActorCall]] = {}
         self._pending: set[_ThreadActorCall] = set()
         self._runner: ActorRunner | None = None
         self._end = ""
@@ -325,16 +335,33 @@ class ThreadActorHandle(ActorHandle):
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobFuture[Any]:
         call = _ThreadActorCall(f"{self._actor_id}/{next(_call_numbers)}", f"{self._label}.{method}", method, args, kwargs)
+        caller = _current_task.get(), current_chain.get()
         with self._lock:
             self._pending.add(call)
-            if self._runner is None:
-                self._early.append(call)
-            else:
-                self._runner.submit(call)
+            self._lines.setdefault(caller, deque()).append(call)
         call.future.add_done_callback(lambda _: self._pending.discard(call))
+        self._advance(caller)
         if self._end:
             self._reject_pending()
         return call.future
+
+    def _advance(self, caller: _Caller) -> None:
+        """Hand over what a caller's calls are ready up to: who waits for arguments holds up himself, nobody else."""
+        with self._lock:
+            line = self._lines.get(caller, deque())
+            awaited: list[JobFuture[Any]] = []
+            while line and not (awaited := find_unfinished(line[0].args, line[0].kwargs)):
+                self._hand_over(line.popleft())
+            if not line:
+                self._lines.pop(caller, None)
+        if awaited:
+            when_done(awaited[:1], lambda: self._advance(caller))
+
+    def _hand_over(self, call: ActorCall) -> None:
+        if self._runner is None:
+            self._early.append(call)
+        else:
+            self._runner.submit(call)
 
     def _status(self) -> ActorStatus:
         alive = self._created.done() and not self._end
@@ -347,18 +374,17 @@ class _ThreadActorCall(ActorCall):
     def __init__(self, id: str, name: str, method: str, args: Any, kwargs: Any) -> None:
         super().__init__(id, method, current_chain.get())
         self.future: JobFuture[Any] = JobFuture(name)
-        self._args, self._kwargs = args, kwargs
+        self.args, self.kwargs = args, kwargs
         self._running: Call | None = None
 
     def is_wanted(self) -> bool:
         return not self.future.done()
 
     def is_ready(self) -> bool:
-        given = (*self._args, *self._kwargs.values())
-        return all(arg.done() for arg in given if isinstance(arg, JobFuture))
+        return not find_unfinished(self.args, self.kwargs)
 
     def arguments(self) -> tuple[Any, Any]:
-        return [_value(arg) for arg in self._args], {key: _value(arg) for key, arg in self._kwargs.items()}
+        return [_value(arg) for arg in self.args], {key: _value(arg) for key, arg in self.kwargs.items()}
 
     def invoke(self, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         self._running = Call(method, args, kwargs, TaskOptions(), self.future.name)

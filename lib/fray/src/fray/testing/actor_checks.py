@@ -110,6 +110,15 @@ def an_actors_call_with_late_arguments_keeps_its_place(ctx: JobContext, tmp: Pat
     assert ctx.get(log.read.remote()) == ["first", "second"]
 
 
+@check(sync=RUNS_AT_ONCE)
+def a_call_with_late_arguments_leaves_an_actor_to_others(ctx: JobContext, tmp: Path) -> None:
+    counter = ctx.create_actor(Counter)
+    late = ctx.run(_add_after, tmp / "gate", counter)  # it calls the actor that the call with its value waits for
+    calls = [counter.add.remote(late), counter.add.remote()]
+    (tmp / "gate").touch()
+    assert ctx.get(calls, timeout=60) == [2, 3]
+
+
 @check(ray="Ray begins the coroutines of an actor in any order")
 def an_actor_begins_coroutines_in_order(ctx: JobContext, tmp: Path) -> None:
     log = ctx.create_actor(AsyncLog)
@@ -232,6 +241,11 @@ def an_actors_constructor_raises_at_creation(ctx: JobContext, tmp: Path) -> None
     for _ in range(2):
         assert "number" in str(raises(ValueError, lambda: ctx.create_actor(Counter, "x", name="once-more")))
     assert ctx.get(ctx.create_actor(Counter, 1, name="once-more").add.remote()) == 2
+
+
+def _add_after(gate: Path, counter: Any) -> Any:
+    wait_for_file(gate, "late")
+    return counter.add.remote().result(timeout=60)
 
 
 def _result(future: Any) -> Any:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fray.errors import ActorDied, ActorNameTaken, ActorNotFound
+from fray.errors import ActorDied, ActorNotFound
 from fray.job.actors import save_checkpoint
 from fray.job.context import JobContext, create_job_ctx
 from fray.testing.actor_checks import Counter
@@ -103,7 +103,7 @@ def an_actor_that_ends_its_process_is_dead(ctx: JobContext, tmp: Path) -> None:
         status = _status_when(ctx, actor, "DEAD")
         assert status.reason
         assert read_notes(ledger) == ["born", "die"]
-        assert ctx.get(_create_when_free(ctx, name).add.remote()) == 1
+        assert ctx.get(ctx.create_actor(Counter, name=name).add.remote()) == 1
         raises(ActorDied, partial(_add, ctx, actor))
 
 
@@ -251,18 +251,6 @@ def _add_when_back(ctx: JobContext, actor: Any) -> Any:
             return None
 
     return eventually(attempt, timeout=60)
-
-
-def _create_when_free(ctx: JobContext, name: str) -> Any:
-    """Create an actor under a name whose last owner has just died; Ray frees it a moment later."""
-
-    def attempt() -> Any:
-        try:
-            return ctx.create_actor(Counter, name=name)
-        except ActorNameTaken:
-            return None
-
-    return eventually(attempt)
 
 
 def _another(ctx: Any) -> JobContext:

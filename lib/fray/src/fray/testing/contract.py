@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Literal
 
 from fray.job.context import JobContext
-from fray.testing import actor_checks, actor_crash_checks, actor_life_checks, actor_waiting_checks, task_checks
+from fray.testing import (
+    actor_checks,
+    actor_crash_checks,
+    actor_crowd_checks,
+    actor_life_checks,
+    actor_waiting_checks,
+    task_checks,
+)
 from fray.testing.checks import CHECKS
 
-_ROOMS = (task_checks, actor_checks, actor_waiting_checks, actor_life_checks, actor_crash_checks)
+_ROOMS = (task_checks, actor_checks, actor_waiting_checks, actor_crowd_checks, actor_life_checks, actor_crash_checks)
 """The modules with the rules, the simple ones first: to import them is to fill ``CHECKS``."""
 
 _in_order = sorted(CHECKS.values(), key=lambda rule: [room.__name__ for room in _ROOMS].index(rule.fn.__module__))

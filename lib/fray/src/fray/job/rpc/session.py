@@ -203,6 +203,11 @@ class Session:
         """As a way to actors: never, as the session looks after its own connection."""
         return False
 
+    @property
+    def delivers_once(self) -> bool:
+        """As a way to actors: not so, as a request without an answer is repeated."""
+        return False
+
     def is_own_thread(self) -> bool:
         """Whether this is the thread that delivers results."""
         return threading.current_thread() is self._watcher

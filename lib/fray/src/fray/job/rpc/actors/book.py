@@ -37,6 +37,8 @@ class Call:
     """Whether an incarnation that has died may have carried it out."""
     is_over: bool = False
     """Whether it has left the book."""
+    is_doubtful: bool = False
+    """Whether it was sent more than once to this incarnation, or on a way that may deliver twice."""
     order: int = 0
     """Its place among all calls that were ever sent, from 1."""
 
@@ -96,7 +98,14 @@ class CallBook:
             return
         self._stop_waiting_for_others(now)
         self.is_retiring = True
-        self._put_back([call for call in (self.sent.pop(seq, None) for seq in seqs) if call is not None], now)
+        back = [call for call in (self.sent.pop(seq, None) for seq in seqs) if call is not None]
+        for call in back:
+            call.is_doubtful = False
+        self._put_back(back, now)
+
+    def find_certain(self, seqs: Iterable[int]) -> list[int]:
+        """Return those calls of which a worker that says that it did not take them must be right: they came there once."""
+        return [seq for seq in seqs if seq in self.sent and not self.sent[seq].is_doubtful]
 
     def began(self, incarnation: int, now: float) -> list[Call]:
         """Note that an incarnation takes calls; return those that died with the one before it."""
@@ -119,7 +128,7 @@ class CallBook:
                 lost.append(call)
                 continue
             call.retries_left -= call.retries_left > 0
-            call.was_begun = True
+            call.was_begun, call.is_doubtful = True, False
             again.append(call)
         self.sent.clear()
         self._put_back(again, now)

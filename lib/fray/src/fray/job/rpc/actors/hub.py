@@ -48,6 +48,10 @@ class SessionLink(Protocol):
     def is_broken(self) -> bool:
         """Never: the session looks after its own connection."""
 
+    @property
+    def delivers_once(self) -> bool:
+        """Not so: requests are repeated."""
+
     def is_own_thread(self) -> bool:
         """Whether this thread delivers answers: then it must not wait for any."""
 

@@ -36,6 +36,10 @@ class Route(Protocol):
     def is_broken(self) -> bool:
         """Whether it leads nowhere any more."""
 
+    @property
+    def delivers_once(self) -> bool:
+        """Whether what is sent once arrives once at most."""
+
     def send(self, calls: pb.ActorCalls) -> None:
         """Send calls; does not block. What gets lost is noticed in time, and sent again."""
 
@@ -124,6 +128,8 @@ class ActorLane:
                     if route is None or not (batch or self._cancels):
                         self._is_sending = False
                         return
+                    for _, call in batch:
+                        call.is_doubtful = not route.delivers_once
                     message = self._compose(batch)
                 route.send(message)
         except BaseException:
@@ -147,6 +153,8 @@ class ActorLane:
         ended: list[tuple[Call, pb.ActorAnswer]] = []
         with self._changed:
             refused = [answer.seq for answer in message.answers if answer.error_kind == pb.ErrorKind.LOST]
+            if message.incarnation == self._book.incarnation:
+                refused += self._book.find_certain(message.refused)
             if refused:
                 self._book.not_begun(message.incarnation, refused, time.monotonic())
                 self._watch_time()
@@ -205,6 +213,8 @@ class ActorLane:
             self._route = route
             self._way += 1
             again = list(self._book.sent.items())
+            for _, call in again:
+                call.is_doubtful = True
             messages = []
             while again:
                 batch: list[tuple[int, Call]] = []

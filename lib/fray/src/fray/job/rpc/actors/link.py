@@ -34,6 +34,7 @@ class WorkerLink:
         """
         self.address = address
         self.is_broken = False
+        self.delivers_once = True
         self._on_answers = on_answers
         self._on_break: Callable[[WorkerLink], None] = lambda _: None
         self._lock = threading.Lock()  # guards _backlog, and the order on the socket
@@ -134,3 +135,5 @@ class WorkerLink:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._on_break(self)
+        with self._lock:
+            self._socket.close()

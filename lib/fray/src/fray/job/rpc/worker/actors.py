@@ -70,8 +70,16 @@ class ActorDesk:
         hosted = self._hosted.get(TaskId(calls.actor_id))
         caller = calls.caller
         if hosted is None or hosted.attempt != calls.incarnation or not self._has_lease():
-            gone = pb.ActorAnswers(actor_id=calls.actor_id, incarnation=calls.incarnation, caller=caller, gone=True)
-            route.send(gone)
+            is_over = hosted is None or hosted.attempt != calls.incarnation
+            route.send(
+                pb.ActorAnswers(
+                    actor_id=calls.actor_id,
+                    incarnation=calls.incarnation,
+                    caller=caller,
+                    gone=True,
+                    refused=[call.seq for call in calls.calls] if is_over else [],
+                )
+            )
             return
         if calls.way >= hosted.routes.get(caller, (0, route))[0]:  # else these are late, of a way that is broken
             hosted.routes[caller] = (calls.way, route)
