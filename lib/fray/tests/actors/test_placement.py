@@ -7,11 +7,12 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from fray import JobContext, create_job_ctx
+from fray import JobContext, create_job_ctx, get_default_job_ctx
 from fray.errors import ActorDied, TaskTimeout
 from fray.job.rpc.local import LocalCluster
 from fray.job.rpc.worker import FrayWorker
@@ -169,3 +170,25 @@ def _first_answer(ctx: JobContext, actor: Any) -> Any:
         return future
 
     return eventually(answered, what="the actor answers", timeout=60)
+
+
+def test_actor_that_a_task_has_made_lives_as_long_as_the_session_of_the_client(cluster: LocalCluster, ctx: JobContext) -> None:
+    def make(cls: type) -> int:
+        made = get_default_job_ctx().create_actor(cls, name="made-in-a-task")
+        pid: int = made.pid.remote().result()
+        return pid
+
+    with create_job_ctx("fray", controller_address=cluster.address) as other:
+        pid = other.get(other.run(make, Adder))
+        assert other.get([other.run(pow, 2, 3) for _ in range(20)]) == [8] * 20
+        assert other.get(other.get_actor("made-in-a-task").add.remote()) == 1
+    eventually(lambda: not psutil.pid_exists(pid), what="the actor ends with the client's session")
+
+
+def test_checkpoints_are_deleted_with_their_actor(ctx: Any) -> None:
+    actor = ctx.options(checkpoint_every=1).create_actor(Adder)
+    ctx.get(actor.add.remote())
+    folder = Path(ctx.session.actors_url, "actors", ctx.actor_status(actor).actor_id)
+    assert list(folder.iterdir())
+    ctx.kill(actor)
+    eventually(lambda: not folder.exists(), what="the checkpoints are deleted")
