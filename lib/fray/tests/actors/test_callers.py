@@ -52,6 +52,16 @@ class BrokenWay:
         """Lose them."""
 
 
+class AnswerWire:
+    """The way back to a caller."""
+
+    def __init__(self) -> None:
+        self.answers: list[pb.ActorAnswers] = []
+
+    def send(self, answers: pb.ActorAnswers) -> None:
+        self.answers.append(answers)
+
+
 def info(state: pb.ActorState, incarnation: int, version: int, pending_timeout_s: float = 60.0) -> pb.ActorInfo:
     settings = pb.ActorSettings(pending_timeout_s=pending_timeout_s)
     return pb.ActorInfo(
@@ -193,20 +203,13 @@ def test_call_whose_arguments_took_long_waits_for_a_restart_as_any_other(hub: Ac
 
 
 def test_answers_that_are_sent_again_go_in_messages_of_a_size_that_can_be_read() -> None:
-    class Way:
-        def __init__(self) -> None:
-            self.answers: list[pb.ActorAnswers] = []
-
-        def send(self, answers: pb.ActorAnswers) -> None:
-            self.answers.append(answers)
-
     desk = ActorDesk(lambda number, frame: None, lambda: True)
     item = Item(TaskId("a"), 1, "class", (), None, None, actor=True)
     desk.open(item, 1)
     calls = [pb.ActorCall(seq=seq) for seq in range(1, 101)]
-    desk.take(pb.ActorCalls(actor_id="a", incarnation=1, caller="session", calls=calls), Way())
+    desk.take(pb.ActorCalls(actor_id="a", incarnation=1, caller="session", calls=calls), AnswerWire())
     desk.answered(item.task, [("session", seq, "", bytes(BATCH_BYTES // 10), "") for seq in range(1, 101)])
-    way = Way()
+    way = AnswerWire()
     desk.take(pb.ActorCalls(actor_id="a", incarnation=1, caller="session", calls=calls, way=1), way)
     assert [answer.seq for message in way.answers for answer in message.answers] == list(range(1, 101))
     assert (
@@ -242,3 +245,20 @@ def test_call_that_came_to_a_worker_once_when_the_life_was_over_is_made_on_the_n
     with pytest.raises(ActorDied, match="may or may not"):
         twice.future.result(timeout=10)
     assert [call.payload for message in session.sent for call in message.calls] == [b"once"]
+
+
+def test_answers_that_were_kept_back_stay_so_when_the_lease_was_renewed_too_late() -> None:
+    wire = AnswerWire()
+    lease = [True]
+    desk = ActorDesk(lambda number, frame: None, lambda: lease[0])
+    item = Item(TaskId("a"), 1, "class", (), None, None, actor=True)
+    desk.open(item, 1)
+    calls = pb.ActorCalls(actor_id="a", incarnation=1, caller="session", calls=[pb.ActorCall(seq=1)])
+    desk.take(calls, wire)
+    lease[0] = False
+    desk.answered(item.task, [("session", 1, "", b"value", "")])
+    desk.renew()  # the answer to a report that was sent long ago
+    assert wire.answers == []
+    lease[0] = True
+    desk.renew()
+    assert [answer.payload for message in wire.answers for answer in message.answers] == [b"value"]

@@ -115,8 +115,8 @@ class ActorDesk:
             self._answer(hosted, caller, found)
 
     def renew(self) -> None:
-        """Give the answers that were kept back: the lease is valid again."""
-        if not self._owes:
+        """Give the answers that were kept back, if the lease is valid again: the news of it may have come too late."""
+        if not self._owes or not self._has_lease():
             return
         self._owes = False
         for hosted in self._hosted.values():
