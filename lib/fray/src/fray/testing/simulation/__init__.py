@@ -15,7 +15,7 @@ from fray.testing.simulation.faults import HARM
 from fray.testing.simulation.report import SimulationReport
 from fray.testing.simulation.scripts import Script
 from fray.testing.simulation.workers import DRAIN_GRACE_S, HEARTBEAT_S, REPORT_ITEMS
-from fray.testing.simulation.world import LOG_LINES, Rejected
+from fray.testing.simulation.world import LOG_LINES, Plant, Rejected
 
 __all__ = [
     "DRAIN_GRACE_S",
@@ -26,6 +26,7 @@ __all__ = [
     "PATIENCE_S",
     "REPORT_ITEMS",
     "SUBMIT_ITEMS",
+    "Plant",
     "Rejected",
     "Sabotage",
     "Script",

@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fray.errors import ActorDied
 from fray.job.rpc.controller.core.model import ErrorKind, TaskSpec
+from fray.job.rpc.proto import fray_pb as pb
+from fray.testing.simulation.callers import Hub
 from fray.testing.simulation.controller import Controller
+from fray.testing.simulation.desks import Desk
 from fray.testing.simulation.members import Member
 from fray.testing.simulation.scripts import Script, draw_script
+from fray.testing.simulation.users import ActorUser
 from fray.testing.simulation.world import Rejected, Stream, World
 from fray.types import SessionId, TaskId
 
@@ -27,6 +32,8 @@ class Client(Member):
         self._controller = controller
         self.session = SessionId(name)
         self.parent = parent
+        self.hub = Hub(self)
+        self.user = ActorUser(self, controller.exchange)
         self.gone = False
         """Closed, vanished or failed."""
         self.lost = False
@@ -36,16 +43,23 @@ class Client(Member):
         self.specs: dict[TaskId, TaskSpec] = {}
         self._unsent: list[tuple[TaskSpec, int]] = []
         self._cancels: list[TaskId] = []
+        self._calls: list[pb.ActorCalls] = []
         self._batch = self._received_seq = self._acked_seq = self._to_submit = 0
         self._sending = False
-        self._retry: tuple[int, list[TaskSpec], list[TaskId], int, int] | None = None
+        self._retry: tuple[int, list[TaskSpec], list[TaskId], list[pb.ActorCalls], int, int] | None = None
         self._stream: Stream | None = None
+        self._streams = 0
+        self._is_new_stream = self._uses_actors = False
 
     def start(self) -> None:
         """Open the session, then submit in bursts."""
         self.open()
         self._to_submit = self.world.rng.randint(5, 40)
         self.later(0.0, self._submit_some)
+
+    def use_actors(self) -> None:
+        """Create and call actors too, once the session is open."""
+        self._uses_actors = True
 
     def open(self) -> None:
         """Introduce the client; again until it works."""
@@ -103,8 +117,31 @@ class Client(Member):
 
     def is_settled(self) -> bool:
         """Whether there is nothing left to do."""
-        quiet = not self.futures and not self._unsent and not self._to_submit and self._retry is None
+        quiet = (
+            self.user.is_settled()
+            and not self._calls
+            and not self.futures
+            and not self._unsent
+            and not self._to_submit
+            and self._retry is None
+        )
         return quiet and not self._cancels and self._acked_seq == self._received_seq
+
+    def send_calls(self, calls: pb.ActorCalls) -> None:
+        """Send calls of an actor through the controller."""
+        if not self.gone:
+            self._calls.append(calls)
+            self._send()
+
+    def locate(self, actor: TaskId, done: Callable[[pb.ActorInfo], None], failed: Callable[[str], None]) -> None:
+        """Ask the controller where an actor is."""
+        exchange = self._controller.exchange
+        self.world.call(lambda: exchange.get(actor, "", self.session), self.mine(done), self.mine(failed))
+
+    def find_desk(self, address: str) -> Desk | None:
+        """Return who takes calls at an address, if somebody can be reached there."""
+        desk = self._controller.desks.get(address)
+        return desk if desk is not None and desk.is_reachable() else None
 
     def check(self) -> None:
         """See that each task had one outcome, and one that its script explains."""
@@ -161,6 +198,8 @@ class Client(Member):
     def _opened(self) -> None:
         if not self.gone:
             self._watch()
+            if self._uses_actors:
+                self.user.start()
             self._opened = lambda: None  # type: ignore[method-assign]
             self._send()
 
@@ -169,6 +208,8 @@ class Client(Member):
         self._to_submit = 0
         for task in list(self.futures):
             self._settle(task, how)
+        self.hub.fail(ActorDied(f"the client {self.session} has gone: {how}"))
+        self.user.end()
         if self._stream is not None:
             self._stream.cut()
 
@@ -192,7 +233,7 @@ class Client(Member):
         if self._sending or self.gone or self._stream is None:
             return
         acknowledges = self._received_seq > self._acked_seq and not self.futures
-        if not (self._unsent or self._cancels or self._retry or acknowledges):
+        if not (self._unsent or self._calls or self._cancels or self._retry or acknowledges):
             return
         self._sending = True
         if self._retry is None:
@@ -203,18 +244,19 @@ class Client(Member):
             self._batch += 1
             acked = self._unsent[0][1] if self._unsent else self._received_seq
             safe = batch[0][1] if batch else self._received_seq
-            self._retry = (self._batch, [spec for spec, _ in batch], cancels, acked, safe)
-        number, specs, cancels, acked, _ = self._retry
+            calls, self._calls = self._calls, []
+            self._retry = (self._batch, [spec for spec, _ in batch], cancels, calls, acked, safe)
+        number, specs, cancels, calls, acked, _ = self._retry
         controller = self._controller
         self.world.call(
-            lambda: controller.submit(self.session, number, specs, cancels, acked),
+            lambda: controller.submit(self.session, number, specs, cancels, acked, calls),
             self.mine(lambda _: self._sent()),
             self.mine(self._not_sent),
         )
 
     def _sent(self) -> None:
         if self._retry is not None:
-            self._acked_seq = max(self._acked_seq, self._retry[3])
+            self._acked_seq = max(self._acked_seq, self._retry[4])
         self._retry = None
         self._sending = False
         self._send()
@@ -224,7 +266,7 @@ class Client(Member):
             self.fail(why)
             return
         if why == "no room" and self._retry is not None:
-            _, _, cancels, _, safe = self._retry
+            _, _, cancels, _, _, safe = self._retry
             cancels, controller = [*cancels, *self._cancels], self._controller  # what fills the session may have to go
             self.world.call(lambda: controller.submit(self.session, 0, [], cancels, safe), lambda _: None, lambda _: None)
 
@@ -240,6 +282,7 @@ class Client(Member):
         world, controller = self.world, self._controller
         stream = self._stream = Stream(world, self.mine(self._take), self.mine(self._watch_ended))
         after_seq = self._received_seq
+        self._streams, self._is_new_stream = self._streams + 1, True
 
         def arrive() -> None:
             try:
@@ -256,9 +299,19 @@ class Client(Member):
         else:
             self.later(0.1, self._watch)
 
-    def _take(self, message: tuple[list[tuple[TaskId, ErrorKind | None, bytes]], int]) -> None:
-        results, last_seq = message
+    def _take(
+        self,
+        message: tuple[list[tuple[TaskId, ErrorKind | None, bytes]], int, list[pb.ActorAnswers], list[pb.ActorInfo]],
+    ) -> None:
+        results, last_seq, answers, infos = message
+        for some in answers:
+            self.hub.take_answers(some)
+        for info in infos:
+            self.hub.take_info(info)
         self._received_seq = max(self._received_seq, last_seq)
         for task, error, _ in results:
             self._settle(task, "finished" if error is None else error.value)
+        if self._is_new_stream and self._streams > 1:
+            self.hub.resync()
+        self._is_new_stream = False
         self._send()

@@ -5,30 +5,41 @@ What fails anywhere becomes one AssertionError here, with the seed, the latest e
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core import invariants
-from fray.job.rpc.controller.core.model import Limits, Task
+from fray.job.rpc.controller.core.model import STABLE, Limits, Task
 from fray.job.rpc.controller.core.story import explain_pending, tell_story
 from fray.testing.simulation.clients import Client
 from fray.testing.simulation.controller import Controller, Sabotage
-from fray.testing.simulation.faults import do_harm
-from fray.testing.simulation.report import SimulationReport
+from fray.testing.simulation.faults import do_harm, do_harm_to_actors
+from fray.testing.simulation.report import SimulationReport, Violation
 from fray.testing.simulation.workers import Worker
-from fray.testing.simulation.world import Violation, World
+from fray.testing.simulation.world import Plant, World
 from fray.types import TaskId
 
 FAULTY_S = 25.0
 """Virtual seconds during which faults happen."""
+ACTOR_SHARE = 0.7
+"""Of so many seeds the clients use actors."""
+ACTORS_S = 20.0
+"""Virtual seconds after the faults during which actors may live."""
+PLENTY = 1e9
+"""Of what stands for a worker that is not preemptible."""
 PATIENCE_S = 300.0
 """Virtual seconds after the faults within which everything must have come to rest."""
 
 
-def simulate(seed: int, *, sabotage: Sabotage | None = None, faulty_s: float = FAULTY_S) -> SimulationReport:
+def simulate(
+    seed: int, *, sabotage: Sabotage | None = None, plants: Collection[Plant] = (), faulty_s: float = FAULTY_S
+) -> SimulationReport:
     """Run one seed until everything is at rest.
 
     Raises:
         AssertionError: naming the seed, what went wrong, the latest events and the story of the task.
     """
-    cluster = Cluster(seed, sabotage, faulty_s)
+    cluster = Cluster(seed, sabotage, plants, faulty_s)
     try:
         cluster.run()
     except Violation as violation:
@@ -41,9 +52,10 @@ def simulate(seed: int, *, sabotage: Sabotage | None = None, faulty_s: float = F
 class Cluster:
     """A controller, workers and clients in one world."""
 
-    def __init__(self, seed: int, sabotage: Sabotage | None, faulty_s: float) -> None:
-        world = self.world = World(seed, faulty_s)
+    def __init__(self, seed: int, sabotage: Sabotage | None, plants: Collection[Plant], faulty_s: float) -> None:
+        world = self.world = World(seed, faulty_s, plants)
         self.faulty_s = faulty_s
+        self._killed: set[TaskId] = set()
         rng = world.rng
         limits = Limits(
             session_grace_s=6.0,
@@ -63,6 +75,11 @@ class Cluster:
         world = self.world
         for member in (*self.workers, *self.clients):
             world.at(world.rng.uniform(0.0, 0.5), member.start)
+        if world.actor_rng.random() < ACTOR_SHARE:
+            for client in self.clients:
+                client.use_actors()
+            if world.faulty and not world.calm:
+                world.at(world.actor_rng.uniform(2.0, 5.0), self._do_harm_to_actors)
         if world.faulty and not world.calm:
             world.at(world.rng.uniform(0.5, 2.0), self._do_harm)
         world.at(self.faulty_s, self._heal)
@@ -90,14 +107,21 @@ class Cluster:
 
     def _capacity(self, number: int) -> dict[str, float]:
         if number == 0:
-            return {"cpu": 2.0, "gpu": 1.0}  # fits every shape there is
-        return {"cpu": float(self.world.rng.randint(1, 4))}
+            return {"cpu": 2.0, "gpu": 1.0, STABLE: PLENTY}  # fits every shape there is
+        stable = {STABLE: PLENTY} if self.world.actor_rng.random() < 0.5 else {}
+        return {"cpu": float(self.world.rng.randint(1, 4))} | stable
 
     def _do_harm(self) -> None:
         world = self.world
         if world.faulty:
             do_harm(world, self.workers, self.clients)
             world.at(world.rng.uniform(0.2, 3.0), self._do_harm)
+
+    def _do_harm_to_actors(self) -> None:
+        world = self.world
+        if world.faulty:
+            do_harm_to_actors(world, self.workers, self.clients)
+            world.at(world.actor_rng.uniform(0.5, 5.0), self._do_harm_to_actors)
 
     def _heal(self) -> None:
         self.world.faulty = False
@@ -109,16 +133,29 @@ class Cluster:
             if client.is_settled() and not client.gone:
                 client.close()
         state = self.controller.state
+        self._kill_actors()
         return (
             not state.sessions
             and all(client.gone for client in self.clients)
             and all(worker.core.idle() for worker in self.workers)
         )
 
+    def _kill_actors(self) -> None:
+        """End actors when nobody calls them, or after a while: they occupy what others wait for, and outlive clients."""
+        settled = all(client.user.is_settled() for client in self.clients)
+        if not settled and self.world.now < self.faulty_s + ACTORS_S:
+            return
+        left = [task.spec.id for task in self.controller.state.tasks.values() if task.actor is not None]
+        left = [actor for actor in left if actor not in self._killed]
+        if left:
+            self._killed.update(left)
+            self.controller.post(ev.CancelRequested(self.world.now, left, "killed by hand"))
+
     def _unrest(self) -> str:
         state = self.controller.state
         lines = [f"sessions {sorted(state.sessions)}"]
         lines += [f"client {c.session} waits for {sorted(c.futures)}" for c in self.clients if c.futures]
+        lines += [f"client {c.session} {c.user.describe()}" for c in self.clients if not c.user.is_settled()]
         for worker in state.workers.values():
             lines.append(f"{worker.incarnation}: used {worker.used} attached {worker.attached} {sorted(worker.assigned)}")
         for sim in self.workers:
@@ -139,6 +176,8 @@ class Cluster:
             require(queue.length == 0, f"queue {queue.shape} is not empty")
         ended = sum(state.stats[f"tasks {final}"] for final in ("finished", "failed", "cancelled"))
         require(ended == state.stats["tasks accepted"], f"{ended} ends of {state.stats['tasks accepted']} accepted tasks")
+        require(state.stats["actors ended"] == state.stats["actors accepted"], "an actor that was accepted has not ended")
+        require(not state.actor_names, f"names are taken by nobody: {state.actor_names}")
         for client in self.clients:
             client.check()
         self.world.report.virtual_s = self.world.now

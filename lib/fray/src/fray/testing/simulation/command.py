@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         for group in (report.outcomes, report.faults, report.stats):
             total.update(group)
+        total.update({f"calls: {how}": count for how, count in report.call_outcomes.items()})
         total["events"] += report.events
+        total["incarnations"] += report.incarnations
     rate = len(seeds) / (time.perf_counter() - started)
     print(f"{len(seeds)} seeds, {rate:.1f} per second, {len(failed)} failed: {failed[:50]}")
     print(", ".join(f"{name}: {count}" for name, count in sorted(total.items())))

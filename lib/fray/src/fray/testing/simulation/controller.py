@@ -12,11 +12,14 @@ from dataclasses import dataclass, field, replace
 from fray.job.rpc.controller.core import apply, invariants, next_deadline
 from fray.job.rpc.controller.core import effects as fx
 from fray.job.rpc.controller.core import events as ev
-from fray.job.rpc.controller.core.model import Limits, Outcome, State, Task, TaskSpec, TaskState
-from fray.job.rpc.controller.core.tasks import find_refusal
+from fray.job.rpc.controller.core.model import STABLE, Limits, Outcome, State, Task, TaskSpec, TaskState
+from fray.job.rpc.controller.core.tasks import find_refusal, set_timer
+from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.worker import core as wc
+from fray.testing.simulation.desks import Desk
+from fray.testing.simulation.exchange import Exchange, Switch
 from fray.testing.simulation.report import describe_event
-from fray.testing.simulation.world import Rejected, Stream, World
+from fray.testing.simulation.world import Plant, Rejected, Stream, World
 from fray.types import Incarnation, SessionId, TaskId, WorkerId
 
 Sabotage = Callable[[State, ev.Event], ev.Event | None]
@@ -31,6 +34,8 @@ class _Orders:
     start: list[tuple[Task, int]] = field(default_factory=list)
     stop: list[tuple[TaskId, int]] = field(default_factory=list)
     reclaim: list[tuple[TaskId, int]] = field(default_factory=list)
+    calls: list[pb.ActorCalls] = field(default_factory=list)
+    ended_sessions: list[str] = field(default_factory=list)
     waking: bool = False
 
 
@@ -50,6 +55,9 @@ class Controller:
         self._world = world
         self.state = State(limits)
         self._sabotage = sabotage
+        self.exchange = Exchange(world, self.state, Switch(self.post, self._call_worker, self._wake_results))
+        self.desks: dict[str, Desk] = {}
+        """Where workers take calls, by address: what a network knows."""
         self._orders: dict[Incarnation, _Orders] = {}
         self._results: dict[SessionId, _Results] = {}
         self._timer_at: float | None = None
@@ -65,6 +73,8 @@ class Controller:
         world.report.events += 1
         world.log.append(f"{world.now:9.4f}  {describe_event(changed)}")
         effects = apply(self.state, changed)
+        if Plant.RESTART_AT_ONCE in world.plants:
+            self._hasten_restarts()
         self._check_commits()
         invariants.check(self.state)
         for effect in effects:
@@ -82,9 +92,17 @@ class Controller:
         self.post(ev.SessionClosed(self._world.now, session))
 
     def submit(
-        self, session: SessionId, batch: int, specs: Sequence[TaskSpec], cancels: Sequence[TaskId], acked_seq: int
+        self,
+        session: SessionId,
+        batch: int,
+        specs: Sequence[TaskSpec],
+        cancels: Sequence[TaskId],
+        acked_seq: int,
+        calls: Sequence[pb.ActorCalls] = (),
     ) -> None:
         self._check_session(session)
+        for some in calls:
+            self.exchange.relay(some)
         now = self._world.now
         if specs:
             for spec in specs:
@@ -118,8 +136,8 @@ class Controller:
         self.post(ev.SessionWatched(self._world.now, session))
         self._wake_results(session)
 
-    def register(self, incarnation: Incarnation, worker: WorkerId, capacity: dict[str, float]) -> None:
-        self.post(ev.WorkerRegistered(self._world.now, incarnation, worker, capacity))
+    def register(self, incarnation: Incarnation, worker: WorkerId, capacity: dict[str, float], lane_address: str) -> None:
+        self.post(ev.WorkerRegistered(self._world.now, incarnation, worker, capacity, lane_address=lane_address))
 
     def attach(self, incarnation: Incarnation, held: Sequence[tuple[TaskId, int]], stream: Stream) -> None:
         if incarnation not in self.state.workers:
@@ -128,7 +146,7 @@ class Controller:
         if orders.stream is not None:
             orders.stream.finish()
         orders.stream = stream
-        orders.start, orders.stop, orders.reclaim = [], [], []
+        orders.start, orders.stop, orders.reclaim, orders.calls = [], [], [], []
 
         def lost() -> None:
             if orders.stream is stream:
@@ -138,9 +156,11 @@ class Controller:
         stream.lost_by_server = lost
         self.post(ev.WorkerAttached(self._world.now, incarnation, held))
 
-    def take_report(self, event: ev.WorkerReported, leaving: bool) -> bool:
+    def take_report(self, event: ev.WorkerReported, leaving: bool, answers: Sequence[pb.ActorAnswers] = ()) -> bool:
         """Return whether the worker is fenced off; the core sees the report all the same, and must refuse it."""
         fenced = event.incarnation not in self.state.workers
+        for some in () if fenced else answers:
+            self.exchange.pass_on(some)
         self.post(replace(event, now=self._world.now, outcomes=[_copy(outcome) for outcome in event.outcomes]))
         if leaving:
             self.post(ev.WorkerLeft(self._world.now, event.incarnation))
@@ -164,9 +184,15 @@ class Controller:
                     stream.finish()
             case fx.WakeSession(session):
                 self._wake_results(session)
-            case fx.NotifySession():
+            case fx.TellActor(session, actor):
+                self.exchange.tell(session, actor)
+            case fx.NotifySession() | fx.EndActor():
                 pass
             case fx.EndSession(session):
+                self.exchange.end_session(session)
+                for incarnation, worker in self.state.workers.items():
+                    if worker.actors:
+                        self._orders_of(incarnation).ended_sessions.append(session)
                 results = self._results.pop(session, None)
                 if results is not None:
                     results.stream.finish()
@@ -185,8 +211,11 @@ class Controller:
         if orders.stream is None:
             return
         start = [self._item(task) for task, attempt in orders.start if task.attempt == attempt and task.worker is not None]
-        orders.stream.send((start, orders.stop, orders.reclaim))
-        orders.start, orders.stop, orders.reclaim = [], [], []
+        orders.stream.send((start, orders.stop, orders.reclaim, orders.calls, orders.ended_sessions))
+        orders.start, orders.stop, orders.reclaim, orders.calls, orders.ended_sessions = [], [], [], [], []
+
+    def _call_worker(self, incarnation: Incarnation, calls: pb.ActorCalls) -> None:
+        self._orders_of(incarnation).calls.append(calls)
 
     def _item(self, task: Task) -> wc.Item:
         spec = task.spec
@@ -194,7 +223,10 @@ class Controller:
             kept = self.state.tasks.get(dependency)
             known = kept is not None and kept.state is TaskState.FINISHED
             self._world.require(known, f"{spec.id} is started without the value of {dependency}", spec.id)
-        return wc.Item(spec.id, task.attempt, spec.function_id, spec.shape, spec.timeout, order=spec, priority=spec.priority)
+        shape = tuple((name, amount) for name, amount in spec.shape if name != STABLE)
+        item = wc.Item(spec.id, task.attempt, spec.function_id, shape, spec.timeout, order=spec, priority=spec.priority)
+        item.actor = item.alone = spec.actor is not None
+        return item
 
     def _wake_results(self, session: SessionId) -> None:
         results = self._results.get(session)
@@ -213,7 +245,7 @@ class Controller:
             task = session.outbox.get(results.cursor)
             if task is not None:
                 batch.append((task.spec.id, task.error_kind, task.result))
-        results.stream.send((batch, results.cursor))
+        results.stream.send((batch, results.cursor, *self.exchange.take(session_id)))
 
     def _arm(self) -> None:
         when = next_deadline(self.state)
@@ -226,6 +258,12 @@ class Controller:
         if self._timer_at == when:
             self._timer_at = None
             self.post(ev.TimePassed(self._world.now))
+
+    def _hasten_restarts(self) -> None:
+        for task in self.state.tasks.values():
+            if task.state is TaskState.DELAYED and task.actor is not None and task.delayed_until > self._world.now:
+                task.delayed_until = self._world.now
+                set_timer(self.state, self._world.now, "retry", task.spec.id)
 
     def _check_session(self, session_id: SessionId) -> None:
         session = self.state.sessions.get(session_id)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from fray.job.rpc.controller.core.model import Outcome, OutcomeKind
 from fray.job.rpc.worker import core as wc
+from fray.job.rpc.worker import frames
 from fray.testing.simulation.clients import Client
 from fray.testing.simulation.controller import Controller
+from fray.testing.simulation.desks import Desk
+from fray.testing.simulation.hosts import Host
 from fray.testing.simulation.members import Member
 from fray.testing.simulation.scripts import Script
 from fray.testing.simulation.world import World
@@ -26,6 +29,7 @@ class Agent(Protocol):
     controller: Controller
     name: WorkerId
     core: wc.WorkerCore
+    desk: Desk
     executors: dict[int, Executor]
 
     def is_sick(self) -> bool:
@@ -48,6 +52,7 @@ class Executor(Member):
         self._done: list[Outcome] = []
         self._current: wc.Item | None = None
         self._run = 0
+        self._host: Host | None = None
         self._child: Client | None = None
         self._child_of = SessionId("")
         self._last = 0.0
@@ -63,6 +68,24 @@ class Executor(Member):
         self._queue.extend(items)
         if self._current is None:
             self.later(0.0001, self._next)
+
+    def take_frame(self, frame: frames.Frame) -> None:
+        """Take what is for the actor that lives here."""
+        host = self._host
+        if host is not None and not self._dead:
+            self.later(0.0002, lambda: host.receive(frame))
+
+    def tell_created(self) -> None:
+        """Tell the worker that the actor's constructor has returned."""
+        self._tell(lambda _: self.worker.desk.created(self.number))
+
+    def tell_answers(self, task: TaskId, answers: list[Any]) -> None:
+        """Send the actor's answers."""
+        self._tell(lambda _: self.worker.desk.answered(task, answers))
+
+    def tell_done(self, outcome: Outcome) -> None:
+        """Tell the worker how the actor ended."""
+        self._tell(lambda now: self.worker.core.outcomes(now, self.number, [outcome]))
 
     def interrupt(self, task: TaskId) -> None:
         """Stop or drop a task."""
@@ -95,6 +118,9 @@ class Executor(Member):
             self._flush()
             return
         item = self._current = self._queue.popleft()
+        if item.actor:
+            self._host = Host(self, item)
+            return
         script = self.world.scripts[item.task]
         self.world.runs[item.task] += 1
         self._run += 1
@@ -181,13 +207,13 @@ class Executor(Member):
             done, self._done = self._done, []
             self._tell(lambda now: self.worker.core.outcomes(now, self.number, done))
 
-    def _tell(self, what: Callable[[float], list[wc.Effect]], forget: bool = False) -> None:
+    def _tell(self, what: Callable[[float], list[wc.Effect] | None], forget: bool = False) -> None:
         """Let the agent take a message, after those before it."""
         self._last = max(self._last, self.world.now + self.world.rng.uniform(0.0001, 0.003))
 
         def arrive() -> None:
             if forget:
                 self.worker.executors.pop(self.number, None)
-            self.worker.perform(what(self.world.now))
+            self.worker.perform(what(self.world.now) or [])
 
         self.worker.later(self._last - self.world.now, arrive)

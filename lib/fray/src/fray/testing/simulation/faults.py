@@ -29,6 +29,34 @@ HARM = (
 """What is done to members while faults happen."""
 
 
+ACTOR_HARM = ("kill actor", "kill actor", "break lane", "break lane", "close lanes", "pause", "part", "crash host")
+"""What is done besides where there are actors: to their executors, to direct lanes, and to workers for longer than a lease."""
+
+
+def do_harm_to_actors(world: World, workers: Sequence[Worker], clients: Sequence[Client]) -> None:
+    """Do something to a worker that hosts actors, if there is one, or to a client's connections."""
+    rng = world.actor_rng
+    hosting = [worker for worker in workers if worker.core.actors()]
+    if not hosting:
+        return
+    worker, what = rng.choice(hosting), rng.choice(ACTOR_HARM)
+    world.report.faults[what] += 1
+    if what == "kill actor":
+        number = rng.choice([item.executor for item in worker.core.actors()])
+        if number in worker.executors:
+            worker.executors[number].die("killed by chance")
+    elif what == "break lane":
+        rng.choice(clients).hub.break_link()
+    elif what == "close lanes":
+        worker.desk.close_lanes(rng.uniform(0.5, 6.0))
+    elif what == "pause":
+        worker.freeze(rng.choice([6.0, 12.0]))
+    elif what == "part":
+        worker.cut_off(rng.choice([6.0, 12.0]))
+    elif what == "crash host":
+        worker.restart_in(rng.uniform(0.0, 4.0))
+
+
 def do_harm(world: World, workers: Sequence[Worker], clients: Sequence[Client]) -> None:
     """Do something to a worker or a client."""
     rng = world.rng

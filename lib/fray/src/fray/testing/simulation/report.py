@@ -10,6 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fray.job.rpc.controller.core.model import Outcome, Task, TaskSpec
+from fray.types import TaskId
+
+
+class Violation(AssertionError):
+    """Something that must hold does not."""
+
+    def __init__(self, text: str, task: TaskId | None = None) -> None:
+        super().__init__(text)
+        self.task = task
+        """Whose story tells more, if it is about one task."""
 
 
 @dataclass(slots=True)
@@ -22,10 +32,16 @@ class SimulationReport:
     """Events the controller took."""
     tasks: int = 0
     """Tasks that clients submitted."""
+    calls: int = 0
+    """Calls of actors that clients made."""
+    incarnations: int = 0
+    """Lives of actors that took calls."""
     virtual_s: float = 0.0
     """Virtual time until everything was at rest."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """What clients saw, by kind."""
+    call_outcomes: Counter[str] = field(default_factory=Counter)
+    """How calls of actors ended, by kind."""
     faults: Counter[str] = field(default_factory=Counter)
     """Faults injected, by kind."""
     stats: Counter[str] = field(default_factory=Counter)

@@ -9,8 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fray.job.rpc.controller.core import events as ev
+from fray.job.rpc.controller.core.model import STABLE
+from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.worker import core as wc
+from fray.job.rpc.worker import frames
 from fray.testing.simulation.controller import Controller
+from fray.testing.simulation.desks import Desk
 from fray.testing.simulation.executors import Executor
 from fray.testing.simulation.members import Member
 from fray.testing.simulation.world import Rejected, Stream, World
@@ -31,7 +35,8 @@ class Worker(Member):
         super().__init__(world)
         self.controller = controller
         self.name = WorkerId(name)
-        self.capacity = capacity
+        self.capacity = {name: amount for name, amount in capacity.items() if name != STABLE}
+        self._offered = capacity
         self.core = wc.WorkerCore(capacity, executors=max(1, int(capacity["cpu"])))
         self.executors: dict[int, Executor] = {}
         self._incarnation = Incarnation("")
@@ -42,6 +47,8 @@ class Worker(Member):
         self._draining = self._leaving = False
         self._starting = True
         self._sick_until = self._cut_until = 0.0
+        self._processes = 0
+        self.desk = self._make_desk()
 
     def start(self) -> None:
         """Begin as a new process."""
@@ -49,6 +56,7 @@ class Worker(Member):
         self.executors = {}
         self._stream, self._timer_at = None, None
         self._reporting = self._draining = self._leaving = self._starting = False
+        self.desk = self._make_desk()
         self._register()
         self.perform(self.core.start())
         self.later(HEARTBEAT_S, self._beat)
@@ -63,6 +71,7 @@ class Worker(Member):
         self.frozen = False
         if self._stream is not None:
             self._stream.cut()
+        self.desk.vanish()
         for executor in list(self.executors.values()):
             executor.vanish()
 
@@ -71,6 +80,7 @@ class Worker(Member):
         if not self._draining and not self._starting and not self.frozen:
             self._draining = True
             self.core.drain()
+            self.desk.drain()
             self.later(DRAIN_GRACE_S, self._leave)
             self.after_change()
 
@@ -99,6 +109,11 @@ class Worker(Member):
         if self.executors:
             self.executors[self.world.rng.choice(sorted(self.executors))].die("killed by chance")
 
+    def send_frame(self, executor: int, frame: frames.Frame) -> None:
+        """Send something to an executor that hosts an actor."""
+        if executor in self.executors:
+            self.executors[executor].take_frame(frame)
+
     def perform(self, effects: Sequence[wc.Effect]) -> None:
         """Do what the core wants."""
         for effect in effects:
@@ -122,9 +137,10 @@ class Worker(Member):
     def after_change(self) -> None:
         """Report news, keep one timer, leave when no executor can be started."""
         self._check_core()
+        self.desk.close_ended()
         if self.core.broken:
             self.drain()
-        if self.core.has_news() and not self._reporting:
+        if (self.core.has_news() or self.desk.relay.answers) and not self._reporting:
             self._reporting = True
             self.later(0.0005, self._report)
         when = self.core.next_deadline()
@@ -159,10 +175,15 @@ class Worker(Member):
     def _register(self) -> None:
         self._lives += 1
         incarnation = self._incarnation = Incarnation(f"{self.name}.{self._lives}")
-        controller = self.controller
+        controller, address, began = self.controller, self.desk.address, self.world.now
+
+        def registered() -> None:
+            self.desk.renew(began)
+            self._attach()
+
         self.world.call(
-            lambda: controller.register(incarnation, self.name, self.capacity),
-            self.mine(lambda _: self._attach()),
+            lambda: controller.register(incarnation, self.name, self._offered, address),
+            self.mine(lambda _: registered()),
             self.mine(lambda _: self.later(0.3, self._register)),
         )
 
@@ -187,11 +208,17 @@ class Worker(Member):
         else:
             self.later(0.1, self._attach)
 
-    def _obey(self, message: tuple[list[wc.Item], list[tuple[TaskId, int]], list[tuple[TaskId, int]]]) -> None:
-        start, stop, reclaim = message
+    def _obey(
+        self,
+        message: tuple[list[wc.Item], list[tuple[TaskId, int]], list[tuple[TaskId, int]], list[pb.ActorCalls], list[str]],
+    ) -> None:
+        start, stop, reclaim, calls, ended_sessions = message
         now = self.world.now
         if start:
             self.perform(self.core.receive(now, start))
+        for some in calls:
+            self.desk.take(some, self.desk.relay)
+        self.desk.forget(ended_sessions)
         for task, attempt in stop:
             self.perform(self.core.stop(now, task, attempt))
         for task, attempt in reclaim:
@@ -209,12 +236,28 @@ class Worker(Member):
         report = self.core.report(REPORT_ITEMS)
         outcomes = [outcome for outcome, _ in report.outcomes]
         draining = self._draining or self.core.draining
-        event = ev.WorkerReported(0.0, self._incarnation, outcomes, report.blocked, report.unblocked, draining)
+        incarnation, sent_at = self._incarnation, self.world.now
+        event = ev.WorkerReported(
+            0.0, incarnation, outcomes, report.blocked, report.unblocked, draining, created=report.created
+        )
+        if leaving:
+            self.desk.say_goodbye()
+        answers = [] if leaving else self.desk.relay.take()
         controller = self.controller
+
+        def failed() -> None:
+            self.desk.relay.put_back(answers)
+            self.later(0.2, self._report)
+
+        def reported(fenced: bool) -> None:
+            if not fenced and incarnation == self._incarnation:
+                self.desk.renew(sent_at)
+            self._reported(report, fenced, leaving)
+
         self.world.call(
-            lambda: controller.take_report(event, leaving),
-            self.mine(lambda fenced: self._reported(report, fenced, leaving)),
-            self.mine(lambda _: self._gone() if leaving else self.later(0.2, self._report)),
+            lambda: controller.take_report(event, leaving, answers),
+            self.mine(reported),
+            self.mine(lambda _: self._gone() if leaving else failed()),
             held_s=max(0.0, self._cut_until - self.world.now),
         )
 
@@ -227,6 +270,12 @@ class Worker(Member):
 
     def _gone(self) -> None:
         self.restart_in(self.world.rng.uniform(0.0, 2.0))
+
+    def _make_desk(self) -> Desk:
+        self._processes += 1
+        desk = Desk(self, f"{self.name}:{self._processes}", self.controller.state.limits.silence_s)
+        self.controller.desks[desk.address] = desk
+        return desk
 
     def _reported(self, report: wc.Report, fenced: bool, leaving: bool) -> None:
         self._reporting = False

@@ -7,13 +7,15 @@ seed always means the same. Calls and streams are all that connects members with
 from __future__ import annotations
 
 import contextlib
+import enum
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from fray.testing.simulation.report import SimulationReport
+from fray.testing.simulation.ledger import Ledger
+from fray.testing.simulation.report import SimulationReport, Violation
 from fray.testing.simulation.scripts import Script
 from fray.types import TaskId
 
@@ -25,21 +27,29 @@ class Rejected(Exception):
     """The controller answered that it does not know somebody, or has no room."""
 
 
-class Violation(AssertionError):
-    """Something that must hold does not."""
+class Plant(enum.Enum):
+    """A bug that is planted on purpose, to show that the simulation notices."""
 
-    def __init__(self, text: str, task: TaskId | None = None) -> None:
-        super().__init__(text)
-        self.task = task
-        """Whose story tells more, if it is about one task."""
+    NO_LEASE = "workers take calls and answer them without a lease"
+    RESTART_AT_ONCE = "actors of lost workers are restarted at once"
+    REPEATED_CALLS = "calls that come twice are carried out twice"
+    STALE_ANSWERS = "answers of any incarnation are taken for the latest"
+    RETRIED_ANYWAY = "calls that must not be made again are"
+    LATE_GOODBYE = "workers say goodbye before their lease is over"
+    EARLY_NEWS = "news of an actor that overtake the answer to its creation are lost"
+    NO_BARRIER = "lives that restored nothing leave the saved states to those before"
 
 
 class World:
     """Time, chance, the network, and what everybody may know."""
 
-    def __init__(self, seed: int, faulty_s: float) -> None:
+    def __init__(self, seed: int, faulty_s: float, plants: Collection[Plant] = ()) -> None:
         self.rng = random.Random(seed)
+        self.actor_rng = random.Random(f"actors of {seed}")
+        """Decides what actors there are; apart, so that a seed without actors means what it meant before there were any."""
+        self.plants = frozenset(plants)
         self.report = SimulationReport(seed)
+        self.ledger = Ledger(self.report)
         self.now = 0.0
         self.faulty = faulty_s > 0
         """Whether faults still happen."""
@@ -57,6 +67,10 @@ class World:
         """Decide how bad the network is. When this is called belongs to what a seed means, as every draw does."""
         self.loss = self.rng.choice([0.0, 0.02, 0.1])
         self.calm = self.rng.random() < 0.1
+
+    def note(self, text: str) -> None:
+        """Remember a line for those who look for what went wrong."""
+        self.log.append(f"{self.now:9.4f}    {text}")
 
     def at(self, delay_s: float, what: Callable[[], None]) -> None:
         """Do something later."""
