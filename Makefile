@@ -49,10 +49,10 @@ unit: $(VENV)/.setup-dev  ## the fast part of the tests
 	$(PYTEST) -m unit
 
 contract: $(VENV)/.setup-dev  ## the contract suite alone; CTX=sync|threadpool|ray|fray for one context
-	$(PYTEST) lib/fray/tests/test_contract.py $(if $(CTX),-k $(CTX))
+	$(PYTEST) lib/fray/tests/test_contract.py -m '' $(if $(CTX),-k $(if $(filter ray,$(CTX)),on_ray,'$(CTX)-'))
 
 integration: $(VENV)/.setup-dev  ## real servers, processes and Ray
-	$(PYTEST) -m integration
+	$(PYTEST) -m 'integration and not slow'
 
 sim: $(VENV)/.setup-dev  ## simulate N seeds of faults, or the one SEED
 	$(BIN)/python -m fray.testing.simulation $(if $(SEED),--seed $(SEED),--seeds $(N))

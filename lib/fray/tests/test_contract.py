@@ -1,6 +1,7 @@
 """The contract of JobContext over every context: sync, threads, real Ray, and Fray in this process and in processes.
 
-The rules that name actors run on Fray once more, with every call going through the controller.
+The rules that name actors run on Fray once more, with every call going through the controller. On Ray, where an actor takes a
+second to start, the everyday run has some of these rules, and ``make contract CTX=ray`` all.
 """
 
 from __future__ import annotations
@@ -19,10 +20,30 @@ from fray.testing import CHECKS
 
 TOKEN = "contract-suite"
 
+RAY_EVERYDAY = {
+    "a_call_under_way_when_an_actor_dies_is_retried_if_asked",
+    "actor_names_are_unique",
+    "an_actor_carries_out_as_many_calls_as_asked_for",
+    "an_actor_keeps_state_and_carries_out_calls_in_order",
+    "an_actor_keeps_the_order_of_each_calling_thread",
+    "an_actor_that_may_be_restarted_lives_again",
+    "an_actors_call_with_late_arguments_keeps_its_place",
+    "an_actors_constructor_raises_at_creation",
+    "an_actors_coroutines_run_at_the_same_time",
+    "an_actors_exceptions_have_their_type_text_and_traceback",
+    "an_actors_status_says_who_it_is",
+    "handles_of_an_actor_travel_inside_values",
+}
+"""Rules about actors that run on Ray every day."""
+
 
 def _rows(kind: str, word: str = "") -> list[object]:
     names = [name for name in CHECKS if word in name and kind not in CHECKS[name].exempt]
-    return [pytest.param(kind, name, id=f"{kind}-{name}") for name in names]
+    return [pytest.param(kind, name, id=f"{kind}-{name}", marks=_marks(kind, name)) for name in names]
+
+
+def _marks(kind: str, name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if kind == "ray" and "actor" in name and name not in RAY_EVERYDAY else []
 
 
 @pytest.mark.unit
