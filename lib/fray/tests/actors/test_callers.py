@@ -88,19 +88,26 @@ def hub(session: Session) -> Iterator[ActorHub]:
 
 def test_news_that_overtakes_the_answer_to_its_creation_counts(hub: ActorHub) -> None:
     hub.take_info(info(pb.ActorState.ALIVE, 1, 2))
-    lane = hub.open(info(pb.ActorState.PENDING, 0, 1), "A")
+    lane = hub.open(info(pb.ActorState.PENDING, 0, 1), "A", hub.period)
     assert lane.created.done()
 
 
+def test_news_that_is_lost_between_a_question_and_its_answer_is_asked_for(hub: ActorHub, session: Session) -> None:
+    period = hub.period
+    hub.resync()  # the stream of news broke, and another one has begun
+    lane = hub.open(info(pb.ActorState.PENDING, 0, 1), "A", period)
+    eventually(lambda: lane.created.done(), what="the controller is asked how the actor is")
+
+
 def test_way_that_is_broken_before_it_is_taken_is_not_relied_on(hub: ActorHub, session: Session) -> None:
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     lane.take_route(BrokenWay(), 1)
     lane.submit(new_call(lane))
     eventually(lambda: any(message.calls for message in session.sent), what="the call goes another way")
 
 
 def test_call_that_is_cancelled_before_its_arguments_are_there_counts_no_bytes(hub: ActorHub, session: Session) -> None:
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     payload = bytes(MAX_OUTSTANDING_BYTES // 8)
     for _ in range(20):
         late = new_call(lane, b"")
@@ -114,7 +121,7 @@ def test_call_that_is_cancelled_before_its_arguments_are_there_counts_no_bytes(h
 
 def test_call_that_may_have_been_carried_out_is_not_said_to_be_unavailable(hub: ActorHub, session: Session) -> None:
     session.info = info(pb.ActorState.ALIVE, 1, 1, pending_timeout_s=0.05)
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     begun, fresh = new_call(lane, retries=1), new_call(lane)
     lane.submit(begun)
     session.info = info(pb.ActorState.RESTARTING, 1, 2, pending_timeout_s=0.05)
@@ -127,7 +134,7 @@ def test_call_that_may_have_been_carried_out_is_not_said_to_be_unavailable(hub: 
 
 
 def test_answers_of_a_life_that_is_over_settle_nothing(hub: ActorHub, session: Session) -> None:
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     call = new_call(lane, retries=-1)
     lane.submit(call)
     session.info = info(pb.ActorState.ALIVE, 2, 2)
@@ -141,7 +148,7 @@ def test_answers_of_a_life_that_is_over_settle_nothing(hub: ActorHub, session: S
 
 
 def test_cancelled_call_is_not_made_again_on_the_next_life_and_cancels_nothing_there(hub: ActorHub, session: Session) -> None:
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     cancelled = new_call(lane, b"cancelled", retries=-1)
     lane.submit(cancelled)
     lane.take_info(info(pb.ActorState.RESTARTING, 1, 2))
@@ -154,7 +161,7 @@ def test_cancelled_call_is_not_made_again_on_the_next_life_and_cancels_nothing_t
 
 
 def test_call_under_way_that_is_cancelled_is_not_made_again(hub: ActorHub, session: Session) -> None:
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     call = new_call(lane, retries=-1)
     lane.submit(call)
     assert call.future.cancel()
@@ -167,7 +174,7 @@ def test_call_under_way_that_is_cancelled_is_not_made_again(hub: ActorHub, sessi
 
 def test_caller_that_waits_for_room_goes_on_when_others_expire_or_are_cancelled(hub: ActorHub, session: Session) -> None:
     session.info = info(pb.ActorState.RESTARTING, 1, 1)
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     full = new_call(lane, bytes(MAX_OUTSTANDING_BYTES + 1))
     lane.submit(full)
     waiter = threading.Thread(target=lane.submit, args=[new_call(lane)])
@@ -178,7 +185,7 @@ def test_caller_that_waits_for_room_goes_on_when_others_expire_or_are_cancelled(
 
 
 def test_call_that_waits_for_its_arguments_holds_back_its_own_handle_alone(hub: ActorHub, session: Session) -> None:
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     late, behind, other = (new_call(lane, payload) for payload in (b"", b"behind", b"other"))
     late.ready, late.handle, behind.handle, other.handle = False, 1, 1, 2
     for call in (late, behind, other):
@@ -189,7 +196,7 @@ def test_call_that_waits_for_its_arguments_holds_back_its_own_handle_alone(hub: 
 
 
 def test_call_whose_arguments_took_long_waits_for_a_restart_as_any_other(hub: ActorHub, session: Session) -> None:
-    lane = hub.open(info(pb.ActorState.ALIVE, 1, 1, pending_timeout_s=0.2), "A")
+    lane = hub.open(info(pb.ActorState.ALIVE, 1, 1, pending_timeout_s=0.2), "A", hub.period)
     late = new_call(lane, b"")
     late.ready = False
     lane.submit(late)
@@ -232,7 +239,7 @@ class Wire:
 
 
 def test_call_that_came_to_a_worker_once_when_the_life_was_over_is_made_on_the_next(hub: ActorHub, session: Session) -> None:
-    lane = hub.open(session.info, "A")
+    lane = hub.open(session.info, "A", hub.period)
     lane.take_route(Wire(), 1)
     once, twice = new_call(lane, b"once"), new_call(lane, b"twice")
     lane.submit(twice)

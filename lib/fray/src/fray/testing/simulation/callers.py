@@ -56,6 +56,8 @@ class Hub:
         self._early: dict[str, pb.ActorInfo] = {}
         """News that overtook the answer by which an actor is opened, and the ends of actors, which may do so too."""
         self._latest: dict[str, int] = {}
+        self.period = 0
+        """Grows whenever news may have been lost."""
         self._wants_ack = self._closed = False
 
     @property
@@ -72,8 +74,8 @@ class Hub:
         """Send calls by way of the controller: the route of lanes whose worker cannot be reached."""
         self._client.send_calls(calls)
 
-    def open(self, info: pb.ActorInfo) -> ActorLane:
-        """Return the lane to an actor that the controller has told of."""
+    def open(self, info: pb.ActorInfo, asked_in: int) -> ActorLane:
+        """Return the lane to an actor that the controller has told of, in answer to what was asked in a period."""
         lane = self._lanes.get(info.actor_id)
         if lane is None:
             hub: Any = self
@@ -86,6 +88,8 @@ class Hub:
         early = self._early.get(info.actor_id)
         if early is not None:
             self._take_info(lane, early)
+        if asked_in != self.period:  # what was told meanwhile may be lost
+            self.locate_later(lane, 0.0)
         return lane
 
     def take_answers(self, answers: pb.ActorAnswers) -> None:
@@ -109,6 +113,7 @@ class Hub:
 
     def resync(self) -> None:
         """Ask for all actors again: news and answers may have been lost on their way."""
+        self.period += Plant.EARLY_NEWS not in self._world.plants
         for lane in list(self._lanes.values()):
             self.locate_later(lane, 0.0)
 

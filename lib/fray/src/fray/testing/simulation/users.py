@@ -89,14 +89,14 @@ class ActorUser:
         script, spec, shape = draw_actor(self._rng)
         self._ledger.add(actor, script, spec.name)
         task = TaskSpec(actor, self._owner.session, "C", "C", shape=shape, actor=spec)
-        self._ask(lambda: self._exchange.create(task, self._owner.session, self._rng.random() < 0.5), self._use)
+        self._ask(lambda: self._exchange.create(task, self._owner.session, self._rng.random() < 0.5))
 
     def _find(self) -> None:
         name = self._rng.choice(["n1", "n2", "n3"])
-        self._ask(lambda: self._exchange.get(TaskId(""), name, self._owner.session), self._use)
+        self._ask(lambda: self._exchange.get(TaskId(""), name, self._owner.session))
 
-    def _ask(self, what: Callable[[], pb.ActorInfo], done: Callable[[pb.ActorInfo], None]) -> None:
-        """Ask the controller until it answers; what it does not know, or refuses, ends the step."""
+    def _ask(self, what: Callable[[], pb.ActorInfo]) -> None:
+        """Ask the controller for an actor until it answers, and use it; what it does not know, or refuses, ends the step."""
 
         def failed(why: str) -> None:
             if why in (NAME_TAKEN, NO_ACTOR):
@@ -104,13 +104,14 @@ class ActorUser:
             elif why == "unknown":
                 self._owner.fail(why)
             else:
-                self._owner.later(0.2, lambda: self._ask(what, done))
+                self._owner.later(0.2, lambda: self._ask(what))
 
-        self._world.call(what, self._owner.mine(done), self._owner.mine(failed))
+        period = self._owner.hub.period
+        self._world.call(what, self._owner.mine(lambda info: self._use(info, period)), self._owner.mine(failed))
 
-    def _use(self, info: pb.ActorInfo) -> None:
+    def _use(self, info: pb.ActorInfo, asked_in: int) -> None:
         """Wait until an actor is constructed, then call it."""
-        lane = self._owner.hub.open(info)
+        lane = self._owner.hub.open(info, asked_in)
         retries = info.settings.max_task_retries if info.settings is not None else 0
         if self._rng.random() < 0.2:
             self._owner.later(self._rng.uniform(0.0, 15.0), lambda: self._kill(TaskId(lane.actor_id)))

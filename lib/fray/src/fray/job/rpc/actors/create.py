@@ -52,10 +52,11 @@ def create_actor(
     )
     function = pb.Function(function_id=code.function_id, code=code.code)
     request = pb.CreateActorRequest(task=task, settings=settings, function=function, get_if_exists=get_if_exists)
+    period = session.actors.period
     with lent_slot():
         info: pb.ActorInfo = session.ask("create_actor", request)
     handle = _handle(session, info)
-    lane = session.actors.open(info, settings.name or cls.__name__)
+    lane = session.actors.open(info, settings.name or cls.__name__, period)
     try:
         lane.created.result()
     except Exception:
@@ -69,11 +70,12 @@ def create_actor(
 
 def get_actor(session: Session, name: str) -> FrayActorHandle:
     """Return a handle of the actor with a name; blocks on a round trip. Raises ActorNotFound."""
+    period = session.actors.period
     try:
         info = session.ask_actor("get_actor", pb.ActorRef(name=name, session_id=session.id))
     except NotKnown as error:
         raise ActorNotFound(str(error)) from error
-    session.actors.open(info, name)
+    session.actors.open(info, name, period)
     return _handle(session, info)
 
 

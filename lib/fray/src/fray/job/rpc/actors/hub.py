@@ -67,6 +67,8 @@ class ActorHub:
         self._links: dict[str, WorkerLink] = {}
         self._avoid: dict[str, float] = {}
         self._early: dict[str, pb.ActorInfo] = {}
+        self.period = 0
+        """Grows whenever news may have been lost: with the session's stream of results."""
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._to_pump: queue.SimpleQueue[ActorLane | None] = queue.SimpleQueue()
@@ -75,14 +77,17 @@ class ActorHub:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def open(self, info: pb.ActorInfo, label: str) -> ActorLane:
-        """Return the lane to an actor that the controller has told of."""
+    def open(self, info: pb.ActorInfo, label: str, asked_in: int) -> ActorLane:
+        """Return the lane to an actor that the controller has told of, in answer to what was asked in a ``period``."""
         lane = self._ensure(info.actor_id, label)
         lane.take_info(info)
         with self._changed:
             newer = self._early.pop(info.actor_id, None)
+            may_have_missed = asked_in != self.period
         if newer is not None:
             lane.take_info(newer)
+        if may_have_missed:
+            self.locate_later(lane, 0.0)
         return lane
 
     def find(self, actor_id: str, label: str) -> ActorLane:
@@ -119,6 +124,7 @@ class ActorHub:
     def resync(self) -> None:
         """Ask for all actors again: news and answers may have been lost on their way."""
         with self._changed:
+            self.period += 1
             lanes = list(self._lanes.values())
         for lane in lanes:
             self.locate_later(lane, 0.0)
