@@ -119,3 +119,13 @@ def test_actor_whose_saved_state_is_damaged_ends_and_says_so(tmp_path: Path) -> 
             ctx.get(actor.outer.remote(actor), timeout=60)
         with pytest.raises(ActorDied, match="damaged"):
             ctx.get(actor.save.remote(), timeout=60)
+
+
+@pytest.mark.integration
+def test_life_that_finds_no_state_saves_its_own_before_anything_else(tmp_path: Path) -> None:
+    with create_job_ctx("fray", controller_address="local[1]") as ctx:
+        actor = ctx.options(max_restarts=1, checkpoint_every=1000).create_actor(Nested, str(tmp_path / "marks"))
+        with pytest.raises(ActorDied):
+            ctx.get(actor.outer.remote(actor), timeout=60)
+        assert ctx.get(actor.outer.remote(actor), timeout=60) == 11
+        assert [path.name[:10] for path in Path(ctx.session.actors_url).glob("actors/*/*")] == ["0000000002"]

@@ -80,6 +80,8 @@ class ActorHost:
         saved = self._checkpoints.load() if self._incarnation > 1 else None
         if saved is None:
             self._instance = call(cls, args, kwargs)
+            if self._every and self._incarnation > 1:  # what an earlier life may still write comes before this
+                self._save()
             return
         self._instance = cls.__new__(cls)
         _set_state(self._instance, saved[0])
