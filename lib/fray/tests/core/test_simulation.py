@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.model import OutcomeKind, State
-from fray.testing.simulation import Sabotage, SimulationReport, simulate
+from fray.testing.simulation import Plant, Sabotage, SimulationReport, simulate
 
 SEEDS = 300
 BLOCK = 20
@@ -42,18 +42,31 @@ def test_seeds_together_meet_every_kind_of_fault_and_outcome() -> None:
         "request lost",
     }
     assert faults >= {"answer lost", "request repeated", "executor did not start"}
+    assert faults >= {"kill actor", "break lane", "close lanes", "pause", "part", "crash host", "drain host"}
     outcomes = {name for report in reports for name in report.outcomes}
     assert outcomes >= {"finished", "user", "timeout", "cancelled", "crashed"}
+    calls = {name for report in reports for name in report.call_outcomes}
+    assert calls >= {"value", "ValueError", "ActorDied", "cancelled"}
+    lives = {name for report in reports for name, count in report.lives.items() if count}
+    assert lives >= {"took calls", "restored", "retired"}
     counted = {name for report in reports for name in report.stats}
     assert counted >= {"stale reports refused", "batches repeated", "attempts requeued", "workers lost"}
 
 
 @pytest.mark.unit
-def test_seed_without_faults_finishes_everything() -> None:
-    report = simulate(3, faulty_s=0.0)
-    assert isinstance(report, SimulationReport)
-    assert not report.faults
-    assert "lost" not in report.outcomes and "gone" not in report.outcomes
+def test_seeds_without_faults_finish_everything_and_lose_no_call_without_a_reason() -> None:
+    for seed in range(3, 13):
+        report = simulate(seed, faulty_s=0.0)
+        assert isinstance(report, SimulationReport)
+        assert report.outcomes["finished"]
+        assert not report.faults
+        assert "lost" not in report.outcomes and "gone" not in report.outcomes
+
+
+@pytest.mark.unit
+def test_seed_in_which_clients_use_no_actors_is_among_the_first() -> None:
+    with_actors = {simulate(seed).calls > 0 for seed in range(5)}
+    assert with_actors == {True, False}
 
 
 def _forget_outcomes() -> Sabotage:
@@ -116,5 +129,27 @@ def test_planted_bug_is_noticed_and_the_failure_names_its_seed(plant: object, no
             if noticed in text:
                 assert "WorkerReported(" in text
                 assert "story of " in text
+                return
+    pytest.fail("no seed noticed the planted bug")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("plant", "noticed"),
+    [
+        pytest.param(Plant.NO_LEASE, "takes calls now", id="no lease"),
+        pytest.param(Plant.RESTART_AT_ONCE, "takes calls now", id="restarted at once"),
+        pytest.param(Plant.REPEATED_CALLS, "was carried out", id="repeated calls not known"),
+        pytest.param(Plant.STALE_ANSWERS, "was answered", id="incarnation of answers not checked"),
+        pytest.param(Plant.RETRIED_ANYWAY, "it may be made again 0 times", id="made again though it must not be"),
+        pytest.param(Plant.EARLY_NEWS, "hangs", id="early news lost"),
+    ],
+)
+def test_bug_planted_under_actors_is_noticed(plant: Plant, noticed: str) -> None:
+    for seed in range(300):
+        try:
+            simulate(seed, plants=[plant])
+        except AssertionError as error:
+            if noticed in str(error).splitlines()[0]:
                 return
     pytest.fail("no seed noticed the planted bug")

@@ -4,6 +4,10 @@ One ``random.Random(seed)`` decides everything and time is virtual, so a seed th
 get lost, late or repeated, streams break, workers crash, freeze, drain and restart, executors die, clients vanish; then
 the faults stop, and everything must come to rest with each task settled once.
 
+In most seeds clients use actors too, over the real lanes, directly and by way of the controller. A ledger holds every promise
+about them against what happens: one incarnation takes calls, calls are carried out in order and no more often than promised,
+names are unique, what was saved is restored, and no call hangs.
+
 Run many seeds with ``python -m fray.testing.simulation --seeds 1000``, one with ``--seed S``.
 """
 

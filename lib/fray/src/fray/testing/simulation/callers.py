@@ -93,15 +93,10 @@ class Hub:
         return lane
 
     def take_answers(self, answers: pb.ActorAnswers) -> None:
-        """Take answers, whichever way they came."""
-        lane = self._lanes.get(answers.actor_id)
-        if not self._wants_ack and not self._closed:
-            self._wants_ack = True
-            self._client.later(ACK_DELAY_S, self._acknowledge)
-        if lane is not None:
-            if Plant.STALE_ANSWERS in self._world.plants:
-                answers.incarnation = self._latest.get(answers.actor_id, answers.incarnation)
-            lane.take_answers(answers)
+        """Take answers, whichever way they came; now and then they come again, late."""
+        if self._world.happens(0.3, "answers repeated"):
+            self._client.later(self._world.rng.uniform(0.0, 8.0), lambda: self._take_answers(answers))
+        self._take_answers(answers)
 
     def take_info(self, info: pb.ActorInfo) -> None:
         """Take news of an actor."""
@@ -125,11 +120,6 @@ class Hub:
             lane.fail(error)
         for link in links:
             link.cut()
-
-    def break_link(self) -> None:
-        """Let a connection break."""
-        if self._links:
-            self._links[self._world.rng.choice(sorted(self._links))].cut()
 
     # --- what lanes ask for
 
@@ -160,6 +150,16 @@ class Hub:
         return False
 
     # --- steps
+
+    def _take_answers(self, answers: pb.ActorAnswers) -> None:
+        lane = self._lanes.get(answers.actor_id)
+        if not self._wants_ack and not self._closed:
+            self._wants_ack = True
+            self._client.later(ACK_DELAY_S, self._acknowledge)
+        if lane is not None:
+            if Plant.STALE_ANSWERS in self._world.plants:
+                answers.incarnation = self._latest.get(answers.actor_id, answers.incarnation)
+            lane.take_answers(answers)
 
     def _remember(self, info: pb.ActorInfo) -> None:
         if Plant.EARLY_NEWS not in self._world.plants:

@@ -50,10 +50,12 @@ class Client(Member):
         self._stream: Stream | None = None
         self._streams = 0
         self._is_new_stream = self._uses_actors = False
+        self._is_new = True
 
     def start(self) -> None:
         """Open the session, then submit in bursts."""
         self.open()
+        self._is_new = False
         self._to_submit = self.world.rng.randint(5, 40)
         self.later(0.0, self._submit_some)
 
@@ -117,6 +119,8 @@ class Client(Member):
 
     def is_settled(self) -> bool:
         """Whether there is nothing left to do."""
+        if self._is_new or self._uses_actors:
+            return self.gone
         quiet = (
             self.user.is_settled()
             and not self._calls
@@ -199,6 +203,7 @@ class Client(Member):
         if not self.gone:
             self._watch()
             if self._uses_actors:
+                self._uses_actors = False
                 self.user.start()
             self._opened = lambda: None  # type: ignore[method-assign]
             self._send()
@@ -266,15 +271,25 @@ class Client(Member):
             self.fail(why)
             return
         if why == "no room" and self._retry is not None:
-            _, _, cancels, _, _, safe = self._retry
-            cancels, controller = [*cancels, *self._cancels], self._controller  # what fills the session may have to go
-            self.world.call(lambda: controller.submit(self.session, 0, [], cancels, safe), lambda _: None, lambda _: None)
+            self._make_room(self._retry[2], self._retry[-1])
 
         def again() -> None:
             self._sending = False
             self._send()
 
         self.later(0.2, again)
+
+    def _make_room(self, cancels: list[TaskId], safe_seq: int) -> None:
+        """Send what need not wait for room, and what may make some: cancellations, acknowledgements, calls of actors."""
+        cancels, calls, controller = [*cancels, *self._cancels], self._calls, self._controller
+        self._calls = []
+
+        def keep(_: str) -> None:
+            self._calls[:0] = calls
+
+        self.world.call(
+            lambda: controller.submit(self.session, 0, [], cancels, safe_seq, calls), lambda _: None, self.mine(keep)
+        )
 
     def _watch(self) -> None:
         if self.gone:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from fray.job.rpc.controller.core import actors, invariants
 from fray.job.rpc.controller.core import events as ev
-from fray.job.rpc.controller.core import invariants
-from fray.job.rpc.controller.core.model import STABLE, Limits, Task
+from fray.job.rpc.controller.core.model import STABLE, ActorState, Limits, Task
 from fray.job.rpc.controller.core.story import explain_pending, tell_story
 from fray.testing.simulation.clients import Client
 from fray.testing.simulation.controller import Controller, Sabotage
@@ -23,8 +23,10 @@ FAULTY_S = 25.0
 """Virtual seconds during which faults happen."""
 ACTOR_SHARE = 0.7
 """Of so many seeds the clients use actors."""
-ACTORS_S = 20.0
+ACTORS_S = 60.0
 """Virtual seconds after the faults during which actors may live."""
+ANSWERED_S = 50.0
+"""A call of an actor that lives for so long without faults is answered: longer than all calls of a seed take."""
 PLENTY = 1e9
 """Of what stands for a worker that is not preemptible."""
 PATIENCE_S = 300.0
@@ -120,8 +122,8 @@ class Cluster:
     def _do_harm_to_actors(self) -> None:
         world = self.world
         if world.faulty:
-            do_harm_to_actors(world, self.workers, self.clients)
-            world.at(world.actor_rng.uniform(0.5, 5.0), self._do_harm_to_actors)
+            do_harm_to_actors(world, self.workers)
+            world.at(world.actor_rng.uniform(0.3, 3.0), self._do_harm_to_actors)
 
     def _heal(self) -> None:
         self.world.faulty = False
@@ -145,11 +147,24 @@ class Cluster:
         settled = all(client.user.is_settled() for client in self.clients)
         if not settled and self.world.now < self.faulty_s + ACTORS_S:
             return
+        if not settled:
+            for client in self.clients:
+                for actor, what in client.user.list_waiting():
+                    self._check_waits(actor, what)
         left = [task.spec.id for task in self.controller.state.tasks.values() if task.actor is not None]
         left = [actor for actor in left if actor not in self._killed]
         if left:
             self._killed.update(left)
+            for actor in left:
+                self.world.ledger.excuse(actor)
             self.controller.post(ev.CancelRequested(self.world.now, left, "killed by hand"))
+
+    def _check_waits(self, actor: TaskId, what: str) -> None:
+        """See that nobody waits for an actor that has been there, or has been gone, for long."""
+        task = actors.find(self.controller.state, actor)
+        if task is None or task.actor is None or task.actor.state in (ActorState.ALIVE, ActorState.DEAD):
+            since = 0.0 if task is None or task.actor is None else max(task.ended_at, task.actor.alive_since)
+            self.world.require(since > self.world.now - ANSWERED_S, f"{what} hangs", actor)
 
     def _unrest(self) -> str:
         state = self.controller.state

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             total.update(group)
         total.update({f"calls: {how}": count for how, count in report.call_outcomes.items()})
         total["events"] += report.events
-        total["incarnations"] += report.incarnations
+        total.update({f"lives: {how}": count for how, count in report.lives.items()})
     rate = len(seeds) / (time.perf_counter() - started)
     print(f"{len(seeds)} seeds, {rate:.1f} per second, {len(failed)} failed: {failed[:50]}")
     print(", ".join(f"{name}: {count}" for name, count in sorted(total.items())))

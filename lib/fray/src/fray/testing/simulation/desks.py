@@ -6,6 +6,7 @@ once. Here it gives up its lease, which comes to the same.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -100,6 +101,12 @@ class Desk:
         self._closed_until = self._world.now + seconds
         self.break_lines()
 
+    def break_line(self, rng: random.Random) -> None:
+        """Let a connection break, of those that are not broken."""
+        self.lines = [line for line in self.lines if not line.is_cut]
+        if self.lines:
+            rng.choice(self.lines).cut()
+
     def break_lines(self) -> None:
         """Let all connections break."""
         lines, self.lines = self.lines, []
@@ -161,8 +168,7 @@ class Desk:
 
     def say_goodbye(self) -> None:
         """Take no calls and give no answers any more: the controller is about to be told that this life is over."""
-        if Plant.LATE_GOODBYE not in self._world.plants:
-            self._lease_until = 0.0
+        self._lease_until = 0.0
 
     def _has_lease(self) -> bool:
         return self._world.now < self._lease_until or Plant.NO_LEASE in self._world.plants

@@ -29,12 +29,27 @@ HARM = (
 """What is done to members while faults happen."""
 
 
-ACTOR_HARM = ("kill actor", "kill actor", "break lane", "break lane", "close lanes", "pause", "part", "crash host")
+ACTOR_HARM = (
+    "kill actor",
+    "kill actor",
+    "break lane",
+    "break lane",
+    "break lane",
+    "close lanes",
+    "pause",
+    "pause",
+    "part",
+    "part",
+    "part",
+    "crash host",
+    "drain host",
+    "drain host",
+)
 """What is done besides where there are actors: to their executors, to direct lanes, and to workers for longer than a lease."""
 
 
-def do_harm_to_actors(world: World, workers: Sequence[Worker], clients: Sequence[Client]) -> None:
-    """Do something to a worker that hosts actors, if there is one, or to a client's connections."""
+def do_harm_to_actors(world: World, workers: Sequence[Worker]) -> None:
+    """Do something to a worker that hosts actors, if there is one."""
     rng = world.actor_rng
     hosting = [worker for worker in workers if worker.core.actors()]
     if not hosting:
@@ -46,13 +61,15 @@ def do_harm_to_actors(world: World, workers: Sequence[Worker], clients: Sequence
         if number in worker.executors:
             worker.executors[number].die("killed by chance")
     elif what == "break lane":
-        rng.choice(clients).hub.break_link()
+        worker.desk.break_line(rng)
     elif what == "close lanes":
         worker.desk.close_lanes(rng.uniform(0.5, 6.0))
     elif what == "pause":
         worker.freeze(rng.choice([6.0, 12.0]))
     elif what == "part":
         worker.cut_off(rng.choice([6.0, 12.0]))
+    elif what == "drain host":
+        worker.drain()
     elif what == "crash host":
         worker.restart_in(rng.uniform(0.0, 4.0))
 

@@ -13,7 +13,7 @@ from fray.job.rpc.controller.core.model import ErrorKind, Outcome, OutcomeKind
 from fray.job.rpc.worker import core as wc
 from fray.job.rpc.worker import frames
 from fray.serialization import capture_failure, encode_failure
-from fray.testing.simulation.world import Plant, World
+from fray.testing.simulation.world import World
 from fray.types import TaskId
 
 FAILURE = encode_failure(capture_failure(ValueError("the call raised")))
@@ -74,6 +74,8 @@ class Host:
 
     def _construct(self) -> None:
         script = self._script
+        if self._construction <= script.crashes + script.failures:
+            self._ledger.excuse(self._task)
         if self._construction <= script.crashes:
             self._process.die("its constructor crashed")
             return
@@ -81,9 +83,8 @@ class Host:
             self._process.tell_done(Outcome(self._task, 0, OutcomeKind.FAILED, b"", "its constructor raised"))
             return
         restored = self._ledger.construct(self._task, self._incarnation)
-        late = script.checkpoint_every and self._incarnation > 1 and Plant.NO_BARRIER not in self._world.plants
-        if restored or late:  # what an earlier life still writes must not come after this one
-            self._save()
+        if restored or (script.checkpoint_every and self._incarnation > 1):
+            self._save()  # what an earlier life that is not quite dead still writes must come before
         self._alive = True
         self._process.tell_created()
         self._go_on()
@@ -132,6 +133,7 @@ class Host:
         if self._script.checkpoint_every and self._unsaved >= self._script.checkpoint_every:
             self._save()
         if script.crashes and times == 1:
+            self._ledger.excuse(self._task)
             self._process.die("a call crashed")
             return
         if script.raises:

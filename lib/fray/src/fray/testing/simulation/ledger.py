@@ -53,6 +53,8 @@ class ActorRecord:
     """The latest incarnation that began to take calls."""
     constructions: int = 0
     """Constructors that were begun."""
+    excused: bool = False
+    """Whether its calls may be lost without a fault: it was killed, or crashes by itself."""
     acknowledged: int = 0
     """Length of the longest saved state of which a caller has an answer."""
 
@@ -63,6 +65,8 @@ class MadeCall:
 
     name: str
     """Unique among all."""
+    actor: TaskId
+    """Whose."""
     caller: SessionId
     """Who made it."""
     number: int
@@ -88,6 +92,10 @@ class Ledger:
         """Note that a client wants an actor."""
         self._actors[actor] = ActorRecord(script, name)
 
+    def excuse(self, actor: TaskId) -> None:
+        """Note a reason for which calls of an actor may be lost, without any fault."""
+        self._actors[actor].excused = True
+
     def find(self, actor: TaskId) -> ActorRecord:
         """Return what is known of an actor."""
         return self._actors[actor]
@@ -112,6 +120,7 @@ class Ledger:
         if before < incarnation:  # else a worker that was given up constructs it late: nobody will hear of that
             self._check_restored(actor, record.lives[before], base, record)
         record.lives[incarnation] = Life(base)
+        self._report.lives["restored"] += latest is not None
         return latest is not None
 
     def begin(self, actor: TaskId, incarnation: int, name: str) -> int:
@@ -143,6 +152,7 @@ class Ledger:
     def retire(self, actor: TaskId, incarnation: int) -> None:
         """Note that an incarnation has said goodbye with its state saved."""
         self._actors[actor].lives[incarnation].retired = True
+        self._report.lives["retired"] += 1
 
     # --- workers
 
@@ -150,7 +160,7 @@ class Ledger:
         """Note that an incarnation takes calls, or answers them: no older one may do so from now on."""
         record = self._actors[actor]
         self._require(incarnation >= record.opened, f"{incarnation} {what} though {record.opened} takes calls now", actor)
-        self._report.incarnations += incarnation > record.opened
+        self._report.lives["took calls"] += incarnation > record.opened
         record.opened = incarnation
         if record.name:
             was = self._named.setdefault(record.name, [actor])

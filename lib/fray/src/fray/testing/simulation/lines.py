@@ -66,6 +66,11 @@ class Line:
         return True
 
     @property
+    def is_cut(self) -> bool:
+        """Whether nothing goes along it any more."""
+        return self._there.broken
+
+    @property
     def is_broken(self) -> bool:
         """Whether its caller has noticed that it leads nowhere any more."""
         return self._noticed

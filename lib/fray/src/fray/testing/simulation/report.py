@@ -34,12 +34,12 @@ class SimulationReport:
     """Tasks that clients submitted."""
     calls: int = 0
     """Calls of actors that clients made."""
-    incarnations: int = 0
-    """Lives of actors that took calls."""
     virtual_s: float = 0.0
     """Virtual time until everything was at rest."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """What clients saw, by kind."""
+    lives: Counter[str] = field(default_factory=Counter)
+    """Incarnations of actors: that took calls, that were restored, that retired with their state saved."""
     call_outcomes: Counter[str] = field(default_factory=Counter)
     """How calls of actors ended, by kind."""
     faults: Counter[str] = field(default_factory=Counter)

@@ -74,7 +74,7 @@ def draw_actor(rng: random.Random) -> tuple[ActorScript, ActorSpec, Shape]:
 
 def draw_call(rng: random.Random) -> CallScript:
     """Return a call to make."""
-    duration_s = rng.choice([0.0005, 0.0005, 0.002, 0.002, 0.05, 0.5])
+    duration_s = rng.choice([0.0005, 0.002, 0.05, 0.05, 0.5, 0.5])
     return CallScript(duration_s, rng.random() < 0.05, rng.random() < 0.02)
 
 

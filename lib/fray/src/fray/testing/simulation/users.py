@@ -53,6 +53,8 @@ class ActorUser:
         self._created = 0
         self._numbers: Counter[TaskId] = Counter()
         self._open: dict[str, ActorFuture] = {}
+        self._awaited: Counter[TaskId] = Counter()
+        """Actors whose construction it waits for."""
         self._cancelled: set[str] = set()
 
     def start(self) -> None:
@@ -66,13 +68,21 @@ class ActorUser:
         """Whether there is nothing left to do."""
         return not self._to_do
 
+    def list_waiting(self) -> list[tuple[TaskId, str]]:
+        """Return the actors it waits for, and for what of them."""
+        calls = [(self._ledger.find_call(name).actor, name) for name in self._open]
+        return calls + [(actor, f"the creation of {actor}") for actor in self._awaited.elements()]
+
     def describe(self) -> str:
         """Return what it waits for."""
         return f"has {self._to_do} things to do with actors, and waits for {sorted(self._open)}"
 
     def end(self) -> None:
-        """Do nothing more: the client has gone."""
+        """Do nothing more: the client has gone, and its actors go with it."""
         self._to_do = 0
+        self._awaited.clear()
+        for number in range(1, self._created + 1):
+            self._ledger.excuse(self._name(number))
 
     # --- actors
 
@@ -85,11 +95,14 @@ class ActorUser:
 
     def _create(self) -> None:
         self._created += 1
-        actor = TaskId(f"{self._owner.session}-a{self._created}")
+        actor = self._name(self._created)
         script, spec, shape = draw_actor(self._rng)
         self._ledger.add(actor, script, spec.name)
         task = TaskSpec(actor, self._owner.session, "C", "C", shape=shape, actor=spec)
         self._ask(lambda: self._exchange.create(task, self._owner.session, self._rng.random() < 0.5))
+
+    def _name(self, number: int) -> TaskId:
+        return TaskId(f"{self._owner.session}-a{number}")
 
     def _find(self) -> None:
         name = self._rng.choice(["n1", "n2", "n3"])
@@ -107,16 +120,23 @@ class ActorUser:
                 self._owner.later(0.2, lambda: self._ask(what))
 
         period = self._owner.hub.period
-        self._world.call(what, self._owner.mine(lambda info: self._use(info, period)), self._owner.mine(failed))
+
+        def done(info: pb.ActorInfo) -> None:  # whoever asked may be busy meanwhile
+            self._owner.later(self._rng.choice([0.0, 0.0, 0.6]), lambda: self._use(info, period))
+
+        self._world.call(what, self._owner.mine(done), self._owner.mine(failed))
 
     def _use(self, info: pb.ActorInfo, asked_in: int) -> None:
         """Wait until an actor is constructed, then call it."""
         lane = self._owner.hub.open(info, asked_in)
+        actor = TaskId(lane.actor_id)
+        self._awaited[actor] += 1
         retries = info.settings.max_task_retries if info.settings is not None else 0
         if self._rng.random() < 0.2:
-            self._owner.later(self._rng.uniform(0.0, 15.0), lambda: self._kill(TaskId(lane.actor_id)))
+            self._owner.later(self._rng.uniform(0.0, 15.0), lambda: self._kill(actor))
 
         def created(future: Any) -> None:
+            self._awaited[actor] -= 1
             if future.exception() is None and not self._owner.gone:
                 self._plan(0.0, lambda: self._call_some(lane, retries, self._rng.randint(1, 30)))
             self._did()
@@ -124,6 +144,8 @@ class ActorUser:
         lane.created.add_done_callback(created)
 
     def _kill(self, actor: TaskId) -> None:
+        self._ledger.excuse(actor)
+
         def failed(why: str) -> None:
             if why != NO_ACTOR:
                 self._owner.later(0.2, lambda: self._kill(actor))
@@ -146,7 +168,7 @@ class ActorUser:
         self._numbers[actor] += 1
         number = self._numbers[actor]
         name = f"{self._owner.session}>{actor}#{number}"
-        self._ledger.make_call(MadeCall(name, self._owner.session, number, retries, draw_call(self._rng)))
+        self._ledger.make_call(MadeCall(name, actor, self._owner.session, number, retries, draw_call(self._rng)))
         future = self._open[name] = ActorFuture(name, bytes.decode, lane.cancel)
         self._to_do += 1
         future.add_done_callback(lambda _: self._world.at(0.0, lambda: self._settled(actor, name)))  # raises there
@@ -176,4 +198,6 @@ class ActorUser:
             self._world.require(asked, f"{name} was cancelled though nobody asked for it", actor)
             known = isinstance(error, ActorDied | TaskCancelled | ValueError)
             self._world.require(known, f"{name} ended with {error!r}", actor)
+            excused = not self._world.is_undisturbed or self._owner.gone or self._ledger.find(actor).excused
+            self._world.require(excused or not isinstance(error, ActorDied), f"{name} was lost without a fault: {error}", actor)
             outcomes[type(error).__name__] += 1

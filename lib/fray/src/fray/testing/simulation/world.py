@@ -35,9 +35,7 @@ class Plant(enum.Enum):
     REPEATED_CALLS = "calls that come twice are carried out twice"
     STALE_ANSWERS = "answers of any incarnation are taken for the latest"
     RETRIED_ANYWAY = "calls that must not be made again are"
-    LATE_GOODBYE = "workers say goodbye before their lease is over"
     EARLY_NEWS = "news of an actor that overtake the answer to its creation are lost"
-    NO_BARRIER = "lives that restored nothing leave the saved states to those before"
 
 
 class World:
@@ -53,6 +51,8 @@ class World:
         self.now = 0.0
         self.faulty = faulty_s > 0
         """Whether faults still happen."""
+        self.is_undisturbed = not self.faulty
+        """Whether no fault ever happens: then nothing is lost without a reason of its own."""
         self.calm = False
         """Whether nothing is lost and nobody dies from the beginning: the plain course of things."""
         self.loss = 0.0
@@ -67,6 +67,7 @@ class World:
         """Decide how bad the network is. When this is called belongs to what a seed means, as every draw does."""
         self.loss = self.rng.choice([0.0, 0.02, 0.1])
         self.calm = self.rng.random() < 0.1
+        self.is_undisturbed = self.is_undisturbed or self.calm
 
     def note(self, text: str) -> None:
         """Remember a line for those who look for what went wrong."""
