@@ -16,6 +16,7 @@
     │   ├── ActorDied                          the actor is gone
     │   └── ActorUnavailable                   the actor did not run in time for the call
     ├── SchedulingError                        the request can never be placed as it stands
+    ├── StateError                             the controller's saved state is damaged, in use, or of another version
     ├── SerializationError
     │   ├── EncodeError                        an object cannot be turned into bytes (also TypeError)
     │   └── DecodeError                        bytes cannot be turned back into an object
@@ -123,6 +124,10 @@ class ActorUnavailable(ActorError):
 
 class SchedulingError(FrayError):
     """The demand can never be met as it stands."""
+
+
+class StateError(FrayError):
+    """The controller cannot use the file that holds its state: damaged, used by another one, or of another version."""
 
 
 class SerializationError(FrayError):

@@ -70,6 +70,13 @@ class PayloadStore:
         if fs.exists(path):
             fs.rm(path, recursive=True)
 
+    def list_parts(self) -> list[str]:
+        """Return the names of the directories and files directly in it; none if there is no such directory."""
+        fs, path = fsspec.url_to_fs(self.root)
+        if not fs.exists(path):
+            return []
+        return [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
+
     def _write(self, parts: list[Part]) -> str:
         url = f"{self.root.rstrip('/')}/{secrets.token_hex(12)}.payload"
         try:

@@ -283,7 +283,8 @@ def test_actor_that_retired_is_told_as_its_executor_says_and_the_executor_ends(k
     assert effects == [wc.Kill(number)]
     assert told(core) == [("a", 1, kind.value)]
     core.executor_died(1.1, number, "exit 0")
-    core.acknowledge(core.report(10))
+    core.acknowledge(report := core.report(10))
+    core.forget(report.number)
     assert core.idle()
 
 
@@ -327,5 +328,6 @@ def test_actors_are_held_until_their_end_is_acknowledged() -> None:
     assert core.held() == [("a", 4)]
     core.executor_died(1.0, number, "killed")
     assert core.held() == [("a", 4)]
-    core.acknowledge(core.report(10))
+    core.acknowledge(report := core.report(10))
+    core.forget(report.number)
     assert core.held() == []

@@ -30,8 +30,14 @@ def make(cpus: int = 1, known_s: float | None = None, executors: int | None = No
     if known_s is not None:
         core.receive(0.0, [item("measured")])
         core.outcomes(0.0, 1, [Outcome("measured", 0, FINISHED, run_s=known_s)])
-        core.acknowledge(core.report(100))
+        acknowledge(core, core.report(100))
     return core
+
+
+def acknowledge(core: WorkerCore, report: wc.Report) -> None:
+    """Let a controller answer a report, and have it saved at once."""
+    core.acknowledge(report)
+    core.forget(report.number)
 
 
 def given(effects: list[wc.Effect]) -> dict[int, list[str]]:
@@ -321,7 +327,7 @@ def test_waiting_attempt_whose_executor_dies_starts_again_as_one_that_does_not_w
     core = make(known_s=0.0001)
     core.receive(0.0, [item("parent"), item("behind")])
     core.blocked(0.0, "parent")
-    core.acknowledge(core.report(10))
+    acknowledge(core, core.report(10))
     core.executor_died(0.1, 1, "killed")
     assert core.report(10).unblocked == [("parent", 1)]
     core.executor_ready(0.2, 2)
@@ -350,9 +356,29 @@ def test_outcomes_come_again_until_acknowledged() -> None:
     first, second = core.report(10), core.report(10)
     assert told(core) == [("t", 1, "finished")]
     assert core.held() == [("t", 1)]
-    core.acknowledge(first)
-    core.acknowledge(second)
+    acknowledge(core, first)
+    acknowledge(core, second)
     assert not core.has_news() and core.idle() and core.held() == []
+
+
+def test_acknowledged_outcomes_are_held_until_they_are_saved_and_told_again_to_a_restarted_controller() -> None:
+    core = make(cpus=2)
+    core.receive(0.0, [item("a"), item("b")])
+    core.outcomes(0.0, 1, [done("a")])
+    first = core.report(10)
+    core.acknowledge(first)
+    assert not core.has_news() and not core.idle() and core.report(10).outcomes == []
+    core.outcomes(0.1, 2, [done("b")])
+    assert (core.held(), core.told()) == ([("b", 1)], [("a", 1)])
+    core.tell_again()
+    assert (core.held(), core.told()) == ([("a", 1), ("b", 1)], [])
+    again = core.report(10)
+    assert [outcome.task for outcome, _ in again.outcomes] == ["a", "b"]
+    core.acknowledge(again)
+    core.forget(first.number)
+    assert not core.idle()
+    core.forget(again.number)
+    assert core.idle() and core.held() == core.told() == []
 
 
 def test_outcome_that_came_while_a_report_was_under_way_is_kept() -> None:
@@ -361,7 +387,7 @@ def test_outcome_that_came_while_a_report_was_under_way_is_kept() -> None:
     core.outcomes(0.0, 1, [done("a")])
     report = core.report(10)
     core.outcomes(0.1, 1, [done("b")])
-    core.acknowledge(report)
+    acknowledge(core, report)
     assert told(core) == [("b", 1, "finished")]
 
 
@@ -374,7 +400,7 @@ def test_report_takes_no_more_than_its_limit_and_the_rest_next_time() -> None:
     while core.has_news():
         report = core.report(2)
         sizes.append(len(report.outcomes))
-        core.acknowledge(report)
+        acknowledge(core, report)
     assert sizes == [2, 2, 1]
 
 
@@ -384,10 +410,10 @@ def test_waiting_that_changed_while_a_report_was_under_way_is_told_as_it_is_now(
     core.blocked(0.0, "t")
     report = core.report(10)
     core.unblocked(0.1, "t")
-    core.acknowledge(report)
+    acknowledge(core, report)
     assert core.report(10).unblocked == [("t", 1)]
     core.blocked(0.2, "t")
-    core.acknowledge(report)
+    acknowledge(core, report)
     assert core.report(10).unblocked == []
 
 
@@ -411,7 +437,7 @@ def test_drain_returns_what_waits_and_finishes_what_runs() -> None:
     assert told(core) == [("t", 1, "returned"), ("late", 1, "returned")]
     assert not core.idle()
     core.outcomes(0.2, 1, [done("running")])
-    core.acknowledge(core.report(10))
+    acknowledge(core, core.report(10))
     assert core.idle()
 
 
@@ -462,7 +488,7 @@ def test_waiting_attempts_are_told_in_every_report() -> None:
     core = make()
     core.receive(0.0, [item("t")])
     core.blocked(0.0, "t")
-    core.acknowledge(core.report(10))
+    acknowledge(core, core.report(10))
     assert not core.has_news()
     assert core.report(10).blocked == [("t", 1)]
     core.outcomes(0.1, 1, [done("t")])

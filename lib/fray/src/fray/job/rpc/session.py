@@ -1,9 +1,10 @@
 """A client's session with a controller: one lane that sends, one stream that receives.
 
 Sending: the first task of an idle client goes out at once from the calling thread; while a call is in flight, others gather
-and go together in the next one. One request is in flight at a time, so requests arrive in order; each carries a number, so
-that repeating one changes nothing. Receiving: results are pushed, acknowledged by number with the next request, and
-then forgotten by the controller. A broken stream is opened again behind the last result.
+and go together in the next one (``Outbox``). One request is in flight at a time, so requests arrive in order; each carries a
+number, so that repeating one changes nothing. Receiving: results are pushed, acknowledged by number with the next request,
+and then forgotten by the controller. A broken stream is opened again behind the last result. A controller that was restarted
+numbers its results anew: all that it has come again, and what it had not saved is sent again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from fray.errors import (
@@ -35,10 +35,11 @@ from fray.job.rpc import lineage
 from fray.job.rpc.actors.handle import binding
 from fray.job.rpc.actors.hub import ActorHub
 from fray.job.rpc.futures import FrayFuture, to_exception
+from fray.job.rpc.outbox import Entry, Outbox, Request
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import ControllerClient
-from fray.job.rpc.wire.errors import Refused, SessionUnknown, unreachable
-from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, CONNECT_TIMEOUT_S
+from fray.job.rpc.wire.errors import Refused, Restarted, SessionUnknown, unreachable
+from fray.job.rpc.wire.settings import BATCH_ITEMS, CONNECT_TIMEOUT_S
 from fray.payloads import PayloadStore, derive_key
 from fray.serialization import PackedCallable
 from fray.types import SessionId, TaskId
@@ -55,14 +56,6 @@ CLOSE_TIMEOUT_S = 10.0
 """How long ``close`` waits for the controller to say goodbye."""
 
 
-@dataclass(slots=True)
-class _Unsent:
-    spec: pb.TaskSpec
-    function: PackedCallable
-    received_seq: int
-    """Results that had arrived when the task was queued: those behind may be among its dependencies."""
-
-
 class Session:
     """One session. Thread-safe."""
 
@@ -75,20 +68,13 @@ class Session:
         self.store = PayloadStore("", self._key)
         self._changed = threading.Condition()  # guards all fields below
         self._futures: dict[TaskId, FrayFuture] = {}
-        self._unsent: list[_Unsent] = []
-        self._cancels: list[str] = []
-        self._known_functions: set[str] = set()
-        self._batch = 0
+        self._outbox = Outbox()
         self._sending = False
-        self._retry: tuple[pb.SubmitTasksRequest, int] | None = None
-        self._received_seq = 0
-        self._acked_seq = 0
         self._held_bytes = 0
         self._max_bytes = self._max_tasks = 0
         self.actors = ActorHub(self, token)
         self.actors_url = ""
         """Where what belongs to actors created here is kept."""
-        self._calls: list[pb.ActorCalls] = []
         self._last_result_at = 0.0
         self._sender_rests = False
         self._room_wanted = 0
@@ -126,6 +112,7 @@ class Session:
         self._max_bytes = answer.max_bytes // 2  # the other half is for results
         self._max_tasks = answer.max_tasks
         self.actors_url = answer.actors_url
+        self._outbox.begin_generation(answer.generation)
         self._sender.start()
         self._watcher.start()
 
@@ -154,8 +141,10 @@ class Session:
                 was_idle = not self._futures
                 self._futures[task_id] = future
                 self._held_bytes += size
-                self._unsent.append(_Unsent(spec, function, self._received_seq))
-                inline = was_idle and not self._sending and self._retry is None
+                outbox = self._outbox
+                inline = was_idle and not self._sending and not outbox.has_unsent()
+                received_seq = outbox.received_seq
+                outbox.entries.append(Entry(task_id, spec, size, function.function_id, function.code, received_seq))
                 if inline:
                     self._sending = True
                 elif not self._sending:
@@ -195,7 +184,7 @@ class Session:
     def send(self, calls: pb.ActorCalls) -> None:
         """Send calls of an actor through the controller. Does not block."""
         with self._changed:
-            self._calls.append(calls)
+            self._outbox.calls.append(calls)
             self._changed.notify_all()
 
     @property
@@ -231,7 +220,7 @@ class Session:
                 return
             self._closed = True
             futures = list(self._futures.values())
-            self._unsent.clear()
+            self._outbox.entries.clear()
             self._changed.notify_all()
         self._stopping.set()
         for future in futures:
@@ -266,7 +255,7 @@ class Session:
                 while not self._may_send():
                     if self._closed or self._failure is not None:
                         return
-                    self._sender_rests = self._received_seq == self._acked_seq
+                    self._sender_rests = self._outbox.received_seq == self._outbox.acked_seq
                     self._changed.wait(None if self._sender_rests else ACK_DELAY_S)
                     self._sender_rests = False
                 self._sending = True
@@ -275,31 +264,28 @@ class Session:
     def _may_send(self) -> bool:
         if self._sending or self._closed or self._failure is not None:
             return False
-        return bool(
-            self._unsent
-            or self._calls
-            or self._cancels
-            or self._retry
-            or (self._received_seq > self._acked_seq and self._quiet())
-        )
+        outbox = self._outbox
+        return outbox.has_news() or (outbox.received_seq > outbox.acked_seq and self._quiet())
 
     def _quiet(self) -> bool:
         """Whether acknowledgements need a request of their own: many, or nobody else sends."""
-        if self._received_seq - self._acked_seq >= BATCH_ITEMS:
+        if self._outbox.received_seq - self._outbox.acked_seq >= BATCH_ITEMS:
             return True
         return not self._futures and time.monotonic() - self._last_result_at >= ACK_DELAY_S
 
     def _send_once(self) -> None:
         """Send one request. The caller has set ``_sending``."""
         with self._changed:
-            request, safe_seq = self._retry or self._compose()
-            self._retry = (request, safe_seq)
+            request = self._outbox.next()
+            message, generation = self._to_wire(request), request.generation
         backoff_s = 0.0
         try:
-            self._client.call("submit_tasks", request)
+            answer = self._client.call("submit_tasks", message)
         except Refused:
             backoff_s = MIN_BACKOFF_S
-            self._make_room(safe_seq, list(request.cancel))
+            self._make_room(request)
+        except Restarted as error:
+            self._begin_generation(error.generation)
         except (SessionUnknown, AuthError, VersionMismatch, ConfigurationError, InternalError) as error:
             self._fail(error)
         except TransportError as error:
@@ -307,8 +293,7 @@ class Session:
             backoff_s = 4 * MIN_BACKOFF_S
         else:
             with self._changed:
-                self._retry = None
-                self._acked_seq = max(self._acked_seq, request.acked_seq)
+                self._outbox.sent(request, generation, answer.saved)
         if backoff_s:
             self._stopping.wait(backoff_s)
         with self._changed:
@@ -316,49 +301,35 @@ class Session:
             if self._may_send():
                 self._changed.notify_all()
 
-    def _compose(self) -> tuple[pb.SubmitTasksRequest, int]:
-        """Return the next request, with the lock held, and the results that may be acknowledged without it."""
-        size = count = 0
-        functions = {}
-        for entry in self._unsent:
-            if count >= BATCH_ITEMS or size >= BATCH_BYTES:
-                break
-            count += 1
-            size += len(entry.spec.serialized_data)
-            if entry.function.function_id not in self._known_functions:
-                functions[entry.function.function_id] = entry.function.code
-                size += len(entry.function.code)
-        batch, self._unsent = self._unsent[:count], self._unsent[count:]
-        self._known_functions.update(functions)
-        self._batch += 1
-        taken = 0
-        while taken < len(self._calls) and size < BATCH_BYTES:
-            size += sum(len(call.payload) for call in self._calls[taken].calls)
-            taken += 1
-        calls, self._calls = self._calls[:taken], self._calls[taken:]
-        later = {entry.spec.task_id for entry in self._unsent} if self._cancels else set()
-        cancels = [task for task in self._cancels if task not in later]  # a task must arrive before its cancellation
-        self._cancels = [task for task in self._cancels if task in later]
-        safe_seq = batch[0].received_seq if batch else self._received_seq
-        request = pb.SubmitTasksRequest(
+    def _to_wire(self, request: Request) -> pb.SubmitTasksRequest:
+        return pb.SubmitTasksRequest(
             session_id=self.id,
-            batch=self._batch,
-            tasks=[entry.spec for entry in batch],
-            functions=[pb.Function(function_id=function_id, code=code) for function_id, code in functions.items()],
-            acked_seq=self._unsent[0].received_seq if self._unsent else self._received_seq,
-            cancel=cancels,
-            calls=calls,
+            batch=request.batch,
+            tasks=request.tasks,
+            functions=[pb.Function(function_id=function_id, code=code) for function_id, code in request.functions.items()],
+            acked_seq=request.acked_seq,
+            cancel=request.cancels,
+            calls=request.calls,
+            generation=request.generation,
         )
-        return request, safe_seq
 
-    def _make_room(self, seq: int, cancels: list[str]) -> None:
+    def _make_room(self, refused: Request) -> None:
         """Make room at a controller that has none: tell it which results it can forget and what to cancel."""
         with self._changed:
-            cancels = [*cancels, *self._cancels]
+            request = self._outbox.make_room(refused)
         try:
-            self._client.call("submit_tasks", pb.SubmitTasksRequest(session_id=self.id, acked_seq=seq, cancel=cancels))
+            self._client.call("submit_tasks", self._to_wire(request))
         except TransportError as error:
             log.info("%s; trying again", error)
+            with self._changed:
+                self._outbox.put_back(request)
+
+    def _begin_generation(self, generation: int) -> None:
+        """Take note of the controller's present life."""
+        with self._changed:
+            if self._outbox.begin_generation(generation):
+                log.warning("the controller at %s was restarted; what it had not saved is sent again", self.address)
+                self._changed.notify_all()
 
     def _cancel(self, future: Any) -> None:
         with self._changed:
@@ -367,7 +338,7 @@ class Session:
                 return
             self._held_bytes -= known.size_bytes
             known.settled = True
-            self._cancels.append(future.task_id)
+            self._outbox.cancels.append(future.task_id)
             self._changed.notify_all()
 
     # --- receiving
@@ -379,7 +350,7 @@ class Session:
         while not self._closed and self._failure is None:
             streams, is_new = streams + 1, True
             try:
-                for events in self._client.watch(pb.WatchTasksRequest(session_id=self.id, after_seq=self._received_seq)):
+                for events in self._client.watch(self._watch_request()):
                     lost_at, backoff_s = None, MIN_BACKOFF_S
                     self._take(events)
                     if is_new and streams > 1:
@@ -401,7 +372,18 @@ class Session:
             self._stopping.wait(backoff_s)
             backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
 
+    def _watch_request(self) -> pb.WatchTasksRequest:
+        with self._changed:
+            after_seq, generation = self._outbox.received_seq, self._outbox.generation
+        return pb.WatchTasksRequest(session_id=self.id, after_seq=after_seq, generation=generation)
+
     def _take(self, events: pb.TaskEvents) -> None:
+        self._begin_generation(events.generation)
+        if events.generation < self._outbox.generation:
+            return  # the last words of an earlier life: the present one tells all of it again
+        if self._outbox.kept:
+            with self._changed:
+                self._outbox.forget(events.saved_batch)
         for notice in events.notices:
             print(f"fray: {notice}", file=sys.stderr)
         for lines in events.logs:
@@ -423,7 +405,7 @@ class Session:
                     future.payload = result.result_data
                 future.settled = True
                 ended.append((future, result))
-            self._received_seq = max(self._received_seq, events.last_seq)
+            self._outbox.received_seq = max(self._outbox.received_seq, events.last_seq)
             self._last_result_at = time.monotonic()
             if self._sender_rests or self._room_wanted or self._may_send():
                 self._changed.notify_all()

@@ -6,13 +6,16 @@ A client knows what each of its tasks may end as, and that it ends once; executo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fray.errors import ActorDied
-from fray.job.rpc.controller.core.model import ErrorKind, TaskSpec
+from fray.job.rpc.controller.core.model import TaskSpec
+from fray.job.rpc.outbox import Entry, Outbox, Request
 from fray.job.rpc.proto import fray_pb as pb
+from fray.job.rpc.wire.errors import RESTARTED
 from fray.testing.simulation.callers import Hub
-from fray.testing.simulation.controller import Controller
+from fray.testing.simulation.controller import Controller, Results
 from fray.testing.simulation.desks import Desk
 from fray.testing.simulation.members import Member
 from fray.testing.simulation.scripts import Script, draw_script
@@ -41,12 +44,9 @@ class Client(Member):
         self.futures: dict[TaskId, Callable[[str], None]] = {}
         self.outcomes: dict[TaskId, list[str]] = {}
         self.specs: dict[TaskId, TaskSpec] = {}
-        self._unsent: list[tuple[TaskSpec, int]] = []
-        self._cancels: list[TaskId] = []
-        self._calls: list[pb.ActorCalls] = []
-        self._batch = self._received_seq = self._acked_seq = self._to_submit = 0
+        self._outbox = Outbox(batch_items=SUBMIT_ITEMS)
+        self._to_submit = 0
         self._sending = False
-        self._retry: tuple[int, list[TaskSpec], list[TaskId], list[pb.ActorCalls], int, int] | None = None
         self._stream: Stream | None = None
         self._streams = 0
         self._is_new_stream = self._uses_actors = False
@@ -68,8 +68,9 @@ class Client(Member):
         controller = self._controller
         self.world.call(
             lambda: controller.open_session(self.session, self.parent),
-            self.mine(lambda _: self._opened()),
+            self.mine(self._opened),
             self.mine(lambda why: self.fail(why) if why == "unknown" else self.later(0.2, self.open)),
+            when_saved=controller.when_saved,
         )
 
     def submit(self, script: Script, settled: Callable[[str], None] | None = None, **options: Any) -> TaskId:
@@ -81,7 +82,7 @@ class Client(Member):
         self.outcomes[task] = []
         self.world.report.tasks += 1
         self.futures[task] = settled or (lambda _: None)
-        self._unsent.append((spec, self._received_seq))
+        self._outbox.entries.append(Entry(task, spec, 0, script.function_id, b"", self._outbox.received_seq))
         if self.gone:
             self._settle(task, "gone")
         self._send()
@@ -90,7 +91,7 @@ class Client(Member):
     def cancel(self, task: TaskId) -> None:
         """Cancel a task; nobody is told when it has really stopped."""
         if task in self.futures:
-            self._cancels.append(task)
+            self._outbox.cancels.append(task)
             self._settle(task, "cancelled")
             self._send()
 
@@ -121,26 +122,24 @@ class Client(Member):
         """Whether there is nothing left to do."""
         if self._is_new or self._uses_actors:
             return self.gone
-        quiet = (
-            self.user.is_settled()
-            and not self._calls
-            and not self.futures
-            and not self._unsent
-            and not self._to_submit
-            and self._retry is None
-        )
-        return quiet and not self._cancels and self._acked_seq == self._received_seq
+        quiet = self.user.is_settled() and not self.futures and not self._to_submit and not self._outbox.has_news()
+        return quiet and self._outbox.acked_seq == self._outbox.received_seq
 
     def send_calls(self, calls: pb.ActorCalls) -> None:
         """Send calls of an actor through the controller."""
         if not self.gone:
-            self._calls.append(calls)
+            self._outbox.calls.append(calls)
             self._send()
 
     def locate(self, actor: TaskId, done: Callable[[pb.ActorInfo], None], failed: Callable[[str], None]) -> None:
         """Ask the controller where an actor is."""
         exchange = self._controller.exchange
-        self.world.call(lambda: exchange.get(actor, "", self.session), self.mine(done), self.mine(failed))
+        self.world.call(
+            lambda: exchange.get(actor, "", self.session),
+            self.mine(done),
+            self.mine(failed),
+            when_saved=exchange.when_saved,
+        )
 
     def find_desk(self, address: str) -> Desk | None:
         """Return who takes calls at an address, if somebody can be reached there."""
@@ -199,14 +198,15 @@ class Client(Member):
         if self._to_submit:
             self.later(rng.choice([0.0, 0.1, rng.uniform(0.0, 4.0)]), self._submit_some)
 
-    def _opened(self) -> None:
-        if not self.gone:
-            self._watch()
-            if self._uses_actors:
-                self._uses_actors = False
-                self.user.start()
-            self._opened = lambda: None  # type: ignore[method-assign]
-            self._send()
+    def _opened(self, generation: int) -> None:
+        if self.gone or self._stream is not None:  # or an answer that came twice
+            return
+        self._outbox.begin_generation(generation)
+        self._watch()
+        if self._uses_actors:
+            self._uses_actors = False
+            self.user.start()
+        self._send()
 
     def _end(self, how: str) -> None:
         self.gone = True
@@ -226,6 +226,7 @@ class Client(Member):
             lambda: controller.close_session(self.session),
             lambda _: None,
             lambda _: self.world.at(0.5, self._say_goodbye),
+            when_saved=controller.when_saved,
         )
 
     def _settle(self, task: TaskId, how: str) -> None:
@@ -237,41 +238,32 @@ class Client(Member):
     def _send(self) -> None:
         if self._sending or self.gone or self._stream is None:
             return
-        acknowledges = self._received_seq > self._acked_seq and not self.futures
-        if not (self._unsent or self._calls or self._cancels or self._retry or acknowledges):
+        outbox = self._outbox
+        acknowledges = outbox.received_seq > outbox.acked_seq and not self.futures
+        if not (outbox.has_news() or acknowledges):
             return
         self._sending = True
-        if self._retry is None:
-            batch, self._unsent = self._unsent[:SUBMIT_ITEMS], self._unsent[SUBMIT_ITEMS:]
-            unsent = {spec.id for spec, _ in self._unsent}
-            cancels = [task for task in self._cancels if task not in unsent]
-            self._cancels = [task for task in self._cancels if task in unsent]
-            self._batch += 1
-            acked = self._unsent[0][1] if self._unsent else self._received_seq
-            safe = batch[0][1] if batch else self._received_seq
-            calls, self._calls = self._calls, []
-            self._retry = (self._batch, [spec for spec, _ in batch], cancels, calls, acked, safe)
-        number, specs, cancels, calls, acked, _ = self._retry
-        controller = self._controller
+        request = outbox.next()
+        message, controller = replace(request), self._controller  # what it is now: it may change while it is on its way
         self.world.call(
-            lambda: controller.submit(self.session, number, specs, cancels, acked, calls),
-            self.mine(lambda _: self._sent()),
-            self.mine(self._not_sent),
+            lambda: controller.submit(self.session, message),
+            self.mine(lambda saved: self._sent(request, message.generation, saved)),
+            self.mine(lambda why: self._not_sent(request, why)),
         )
 
-    def _sent(self) -> None:
-        if self._retry is not None:
-            self._acked_seq = max(self._acked_seq, self._retry[4])
-        self._retry = None
+    def _sent(self, request: Request, generation: int, saved: bool) -> None:
+        self._outbox.sent(request, generation, saved)
         self._sending = False
         self._send()
 
-    def _not_sent(self, why: str) -> None:
+    def _not_sent(self, request: Request, why: str) -> None:
         if why == "unknown":
             self.fail(why)
             return
-        if why == "no room" and self._retry is not None:
-            self._make_room(self._retry[2], self._retry[-1])
+        if why == "no room":
+            self._make_room(request)
+        elif why.startswith(RESTARTED):
+            self._outbox.begin_generation(int(why.split()[1]))
 
         def again() -> None:
             self._sending = False
@@ -279,16 +271,14 @@ class Client(Member):
 
         self.later(0.2, again)
 
-    def _make_room(self, cancels: list[TaskId], safe_seq: int) -> None:
+    def _make_room(self, refused: Request) -> None:
         """Send what need not wait for room, and what may make some: cancellations, acknowledgements, calls of actors."""
-        cancels, calls, controller = [*cancels, *self._cancels], self._calls, self._controller
-        self._calls = []
-
-        def keep(_: str) -> None:
-            self._calls[:0] = calls
-
+        request, controller = self._outbox.make_room(refused), self._controller
+        message = replace(request)
         self.world.call(
-            lambda: controller.submit(self.session, 0, [], cancels, safe_seq, calls), lambda _: None, self.mine(keep)
+            lambda: controller.submit(self.session, message),
+            lambda _: None,
+            self.mine(lambda _: self._outbox.put_back(request)),
         )
 
     def _watch(self) -> None:
@@ -296,15 +286,15 @@ class Client(Member):
             return
         world, controller = self.world, self._controller
         stream = self._stream = Stream(world, self.mine(self._take), self.mine(self._watch_ended))
-        after_seq = self._received_seq
+        after_seq, generation = self._outbox.received_seq, self._outbox.generation
         self._streams, self._is_new_stream = self._streams + 1, True
 
         def arrive() -> None:
             try:
                 if not stream.broken:
-                    controller.watch(self.session, after_seq, stream)
-            except Rejected:
-                stream.finish("unknown")
+                    controller.watch(self.session, after_seq, generation, stream)
+            except Rejected as rejected:
+                stream.finish(str(rejected))
 
         world.at(world.delay(), arrive)
 
@@ -314,17 +304,18 @@ class Client(Member):
         else:
             self.later(0.1, self._watch)
 
-    def _take(
-        self,
-        message: tuple[list[tuple[TaskId, ErrorKind | None, bytes]], int, list[pb.ActorAnswers], list[pb.ActorInfo]],
-    ) -> None:
-        results, last_seq, answers, infos = message
-        for some in answers:
+    def _take(self, results: Results) -> None:
+        outbox = self._outbox
+        outbox.begin_generation(results.generation)
+        if results.generation < outbox.generation:
+            return
+        outbox.forget(results.saved_batch)
+        for some in results.answers:
             self.hub.take_answers(some)
-        for info in infos:
+        for info in results.infos:
             self.hub.take_info(info)
-        self._received_seq = max(self._received_seq, last_seq)
-        for task, error, _ in results:
+        outbox.received_seq = max(outbox.received_seq, results.last_seq)
+        for task, error, _ in results.ended:
             self._settle(task, "finished" if error is None else error.value)
         if self._is_new_stream and self._streams > 1:
             self.hub.resync()

@@ -13,7 +13,7 @@ from fray.job.rpc.controller.core.model import STABLE, ActorState, Limits, Task
 from fray.job.rpc.controller.core.story import explain_pending, tell_story
 from fray.testing.simulation.clients import Client
 from fray.testing.simulation.controller import Controller, Sabotage
-from fray.testing.simulation.faults import do_harm, do_harm_to_actors
+from fray.testing.simulation.faults import do_harm, do_harm_to_actors, do_harm_to_controller
 from fray.testing.simulation.report import SimulationReport, Violation
 from fray.testing.simulation.workers import Worker
 from fray.testing.simulation.world import Plant, World
@@ -84,6 +84,7 @@ class Cluster:
                 world.at(world.actor_rng.uniform(2.0, 5.0), self._do_harm_to_actors)
         if world.faulty and not world.calm:
             world.at(world.rng.uniform(0.5, 2.0), self._do_harm)
+            world.at(world.disk_rng.uniform(1.0, 12.0), self._do_harm_to_controller)
         world.at(self.faulty_s, self._heal)
         while (what := world.advance()) is not None:
             if world.now > self.faulty_s + PATIENCE_S:
@@ -125,6 +126,12 @@ class Cluster:
             do_harm_to_actors(world, self.workers)
             world.at(world.actor_rng.uniform(0.3, 3.0), self._do_harm_to_actors)
 
+    def _do_harm_to_controller(self) -> None:
+        world = self.world
+        if world.faulty:
+            do_harm_to_controller(world, self.controller)
+            world.at(world.disk_rng.uniform(1.0, 15.0), self._do_harm_to_controller)
+
     def _heal(self) -> None:
         self.world.faulty = False
         for member in (*self.workers, *self.clients):
@@ -135,6 +142,8 @@ class Cluster:
             if client.is_settled() and not client.gone:
                 client.close()
         state = self.controller.state
+        if self.controller.is_down:
+            return False
         self._kill_actors()
         return (
             not state.sessions
@@ -190,8 +199,10 @@ class Cluster:
         for queue in state.queues.values():
             require(queue.length == 0, f"queue {queue.shape} is not empty")
         ended = sum(state.stats[f"tasks {final}"] for final in ("finished", "failed", "cancelled"))
-        require(ended == state.stats["tasks accepted"], f"{ended} ends of {state.stats['tasks accepted']} accepted tasks")
-        require(state.stats["actors ended"] == state.stats["actors accepted"], "an actor that was accepted has not ended")
+        accepted = state.stats["tasks accepted"] + state.stats["tasks restored"]
+        require(ended == accepted, f"{ended} ends of {accepted} accepted tasks")
+        lived = state.stats["actors accepted"] + state.stats["actors restored"]
+        require(state.stats["actors ended"] == lived, "an actor that was accepted has not ended")
         require(not state.actor_names, f"names are taken by nobody: {state.actor_names}")
         for client in self.clients:
             client.check()

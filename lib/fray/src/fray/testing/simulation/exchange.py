@@ -44,8 +44,11 @@ class Switch:
         post: Callable[[ev.Event], None],
         call_worker: Callable[[Incarnation, pb.ActorCalls], None],
         wake_session: Callable[[SessionId], None],
+        check_up: Callable[[], None],
+        when_saved: Callable[[Callable[[], None], Callable[[], None]], None],
     ) -> None:
         self.post, self.call_worker, self.wake_session = post, call_worker, wake_session
+        self.check_up, self.when_saved = check_up, when_saved
 
 
 class Exchange:
@@ -57,6 +60,7 @@ class Exchange:
 
     def create(self, spec: TaskSpec, creator: SessionId, get_if_exists: bool) -> pb.ActorInfo:
         """Create an actor, or return the one that has its name."""
+        self._switch.check_up()
         actor, now = spec.actor, self._world.now
         assert actor is not None
         if actors.find(self._state, spec.id) is None:
@@ -67,19 +71,21 @@ class Exchange:
             task = actors.find_named(self._state, actor.name)
             if task is None or not get_if_exists:
                 raise Rejected(NAME_TAKEN)
-            self._switch.post(ev.ActorWatched(now, creator, task.spec.id))
-        return self._describe(task)
+        self._switch.post(ev.ActorWatched(now, creator, task.spec.id))
+        return self.describe(task)
 
     def get(self, actor: TaskId, name: str, session: SessionId) -> pb.ActorInfo:
         """Return how an actor is, and tell the session of its changes."""
+        self._switch.check_up()
         task = actors.find(self._state, actor) if actor else actors.find_named(self._state, name)
         if task is None:
             raise Rejected(NO_ACTOR)
         self._switch.post(ev.ActorWatched(self._world.now, session, task.spec.id))
-        return self._describe(task)
+        return self.describe(task)
 
     def kill(self, actor: TaskId) -> None:
         """End an actor."""
+        self._switch.check_up()
         if actors.find(self._state, actor) is None:
             raise Rejected(NO_ACTOR)
         self._switch.post(ev.CancelRequested(self._world.now, [actor], "it was killed"))
@@ -100,9 +106,14 @@ class Exchange:
         self._switch.wake_session(session)
 
     def tell(self, session: SessionId, task: Task) -> None:
-        """Tell a session how an actor is."""
-        self._channel(session).infos[task.spec.id] = self._describe(task)
-        self._switch.wake_session(session)
+        """Tell a session how an actor is now, when that is saved."""
+        info = self.describe(task)
+
+        def tell() -> None:
+            self._channel(session).infos[task.spec.id] = info
+            self._switch.wake_session(session)
+
+        self.when_saved(tell, lambda: None)
 
     def take(self, session: SessionId) -> tuple[list[pb.ActorAnswers], list[pb.ActorInfo]]:
         """Return what waits for a session."""
@@ -112,10 +123,20 @@ class Exchange:
         """Forget a session."""
         self._channels.pop(session, None)
 
+    def when_saved(self, action: Callable[[], None], dropped: Callable[[], None]) -> None:
+        """Do something when all that has happened so far is saved."""
+        self._switch.when_saved(action, dropped)
+
+    def restart(self, state: State) -> None:
+        """Begin anew with the state of another life of the controller; what waited for sessions is lost."""
+        self._state = state
+        self._channels.clear()
+
     def _channel(self, session: SessionId) -> Channel:
         if session not in self._state.sessions:
             return Channel()
         return self._channels.setdefault(session, Channel())
 
-    def _describe(self, task: Task) -> pb.ActorInfo:
+    def describe(self, task: Task) -> pb.ActorInfo:
+        """Return how an actor is."""
         return convert.actor_to_wire(self._state, task, self._world.now)

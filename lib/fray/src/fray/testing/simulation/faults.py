@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fray.testing.simulation.clients import Client
+from fray.testing.simulation.controller import Controller
 from fray.testing.simulation.workers import Worker
 from fray.testing.simulation.world import World
 
@@ -46,6 +47,11 @@ ACTOR_HARM = (
     "drain host",
 )
 """What is done besides where there are actors: to their executors, to direct lanes, and to workers for longer than a lease."""
+
+
+def do_harm_to_controller(world: World, controller: Controller) -> None:
+    """Let the controller crash, for shorter or longer than others wait for it."""
+    controller.crash(world.disk_rng.choice([0.02, 0.5, 2.0, 12.0]))
 
 
 def do_harm_to_actors(world: World, workers: Sequence[Worker]) -> None:

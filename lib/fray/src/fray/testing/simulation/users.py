@@ -124,7 +124,8 @@ class ActorUser:
         def done(info: pb.ActorInfo) -> None:  # whoever asked may be busy meanwhile
             self._owner.later(self._rng.choice([0.0, 0.0, 0.6]), lambda: self._use(info, period))
 
-        self._world.call(what, self._owner.mine(done), self._owner.mine(failed))
+        when_saved = self._exchange.when_saved
+        self._world.call(what, self._owner.mine(done), self._owner.mine(failed), when_saved=when_saved)
 
     def _use(self, info: pb.ActorInfo, asked_in: int) -> None:
         """Wait until an actor is constructed, then call it."""
@@ -150,7 +151,12 @@ class ActorUser:
             if why != NO_ACTOR:
                 self._owner.later(0.2, lambda: self._kill(actor))
 
-        self._world.call(lambda: self._exchange.kill(actor), lambda _: None, self._owner.mine(failed))
+        self._world.call(
+            lambda: self._exchange.kill(actor),
+            lambda _: None,
+            self._owner.mine(failed),
+            when_saved=self._exchange.when_saved,
+        )
 
     # --- calls
 

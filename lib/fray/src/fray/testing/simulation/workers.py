@@ -10,15 +10,14 @@ from collections.abc import Sequence
 
 from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.model import STABLE
-from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.worker import core as wc
 from fray.job.rpc.worker import frames
-from fray.testing.simulation.controller import Controller
+from fray.testing.simulation.controller import Answer, Commands, Controller
 from fray.testing.simulation.desks import Desk
 from fray.testing.simulation.executors import Executor
 from fray.testing.simulation.members import Member
 from fray.testing.simulation.world import Rejected, Stream, World
-from fray.types import Incarnation, TaskId, WorkerId
+from fray.types import Incarnation, WorkerId
 
 HEARTBEAT_S = 2.0
 """As in the real agent."""
@@ -40,7 +39,7 @@ class Worker(Member):
         self.core = wc.WorkerCore(capacity, executors=max(1, int(capacity["cpu"])))
         self.executors: dict[int, Executor] = {}
         self._incarnation = Incarnation("")
-        self._lives = 0
+        self._lives = self._generation = 0
         self._stream: Stream | None = None
         self._reporting = False
         self._timer_at: float | None = None
@@ -54,6 +53,7 @@ class Worker(Member):
         """Begin as a new process."""
         self.core = wc.WorkerCore(self.capacity, executors=max(1, int(self.capacity["cpu"])))
         self.executors = {}
+        self._generation = 0
         self._stream, self._timer_at = None, None
         self._reporting = self._draining = self._leaving = self._starting = False
         self.desk = self._make_desk()
@@ -185,19 +185,20 @@ class Worker(Member):
             lambda: controller.register(incarnation, self.name, self._offered, address),
             self.mine(lambda _: registered()),
             self.mine(lambda _: self.later(0.3, self._register)),
+            when_saved=controller.when_saved,
         )
 
     def _attach(self) -> None:
         world, controller = self.world, self.controller
         stream = self._stream = Stream(world, self.mine(self._obey), self.mine(self._orders_ended))
-        incarnation, held = self._incarnation, self.core.held()
+        incarnation, held, told, generation = self._incarnation, self.core.held(), self.core.told(), self._generation
 
         def arrive() -> None:
             try:
                 if not stream.broken:
-                    controller.attach(incarnation, held, stream)
-            except Rejected:
-                stream.finish("unknown")
+                    controller.attach(incarnation, held, told, generation, stream)
+            except Rejected as rejected:
+                stream.finish(str(rejected))
 
         world.at(max(0.0, self._cut_until - world.now) + world.delay(), arrive)
 
@@ -208,20 +209,24 @@ class Worker(Member):
         else:
             self.later(0.1, self._attach)
 
-    def _obey(
-        self,
-        message: tuple[list[wc.Item], list[tuple[TaskId, int]], list[tuple[TaskId, int]], list[pb.ActorCalls], list[str]],
-    ) -> None:
-        start, stop, reclaim, calls, ended_sessions = message
+    def _begin_generation(self, generation: int) -> None:
+        if generation > self._generation:
+            if self._generation:
+                self.core.tell_again()
+            self._generation = generation
+
+    def _obey(self, commands: Commands) -> None:
+        self._begin_generation(commands.generation)
+        self.core.forget(commands.saved_report)
         now = self.world.now
-        if start:
-            self.perform(self.core.receive(now, start))
-        for some in calls:
+        if commands.start:
+            self.perform(self.core.receive(now, commands.start))
+        for some in commands.calls:
             self.desk.take(some, self.desk.relay)
-        self.desk.forget(ended_sessions)
-        for task, attempt in stop:
+        self.desk.forget(commands.ended_sessions)
+        for task, attempt in commands.stop:
             self.perform(self.core.stop(now, task, attempt))
-        for task, attempt in reclaim:
+        for task, attempt in commands.reclaim:
             self.core.hand_back(task, attempt)
         self.after_change()
 
@@ -249,16 +254,17 @@ class Worker(Member):
             self.desk.relay.put_back(answers)
             self.later(0.2, self._report)
 
-        def reported(fenced: bool) -> None:
-            if not fenced and incarnation == self._incarnation:
+        def reported(answer: Answer) -> None:
+            if not answer.fenced and incarnation == self._incarnation and answer.generation >= self._generation:
                 self.desk.renew(sent_at)
-            self._reported(report, fenced, leaving)
+            self._reported(report, answer, leaving)
 
         self.world.call(
-            lambda: controller.take_report(event, leaving, answers),
+            lambda: controller.take_report(event, report.number, leaving, answers),
             self.mine(reported),
             self.mine(lambda _: self._gone() if leaving else failed()),
             held_s=max(0.0, self._cut_until - self.world.now),
+            when_saved=controller.when_saved if leaving else None,
         )
 
     def _leave(self) -> None:
@@ -277,10 +283,13 @@ class Worker(Member):
         self.controller.desks[desk.address] = desk
         return desk
 
-    def _reported(self, report: wc.Report, fenced: bool, leaving: bool) -> None:
+    def _reported(self, report: wc.Report, answer: Answer, leaving: bool) -> None:
         self._reporting = False
         if leaving:
             self._gone()
-        elif not fenced:
-            self.core.acknowledge(report)
+        elif not answer.fenced:
+            self._begin_generation(answer.generation)
+            if answer.generation == self._generation:
+                self.core.acknowledge(report)
+                self.core.forget(answer.saved_report)
             self.after_change()

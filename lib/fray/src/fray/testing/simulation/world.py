@@ -35,6 +35,10 @@ class Plant(enum.Enum):
     REPEATED_CALLS = "calls that come twice are carried out twice"
     STALE_ANSWERS = "answers of any incarnation are taken for the latest"
     RETRIED_ANYWAY = "calls that must not be made again are"
+    EARLY_ACKNOWLEDGEMENTS = "what is accepted is acknowledged before it is saved"
+    OLD_NUMBERS = "results of a restarted controller are resumed by the numbers of the one before"
+    NOBODY_AWAITED = "a restarted controller does not wait for the workers that were there"
+    EARLY_STARTS = "lives of actors begin before that is saved"
     EARLY_NEWS = "news of an actor that overtake the answer to its creation are lost"
 
 
@@ -45,6 +49,10 @@ class World:
         self.rng = random.Random(seed)
         self.actor_rng = random.Random(f"actors of {seed}")
         """Decides what actors there are; apart, so that a seed without actors means what it meant before there were any."""
+        self.disk_rng = random.Random(f"disk of {seed}")
+        """Decides how long writing takes, and when the controller crashes; apart for the same reason."""
+        self.is_durable = self.disk_rng.random() < 0.8
+        """Whether the controller has a disk: then it may crash."""
         self.plants = frozenset(plants)
         self.report = SimulationReport(seed)
         self.ledger = Ledger(self.report)
@@ -100,9 +108,17 @@ class World:
         return True
 
     def call(
-        self, handler: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[str], None], held_s: float = 0.0
+        self,
+        handler: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[str], None],
+        held_s: float = 0.0,
+        when_saved: Callable[[Callable[[], None], Callable[[], None]], None] | None = None,
     ) -> None:
-        """Make a unary call: its request or its answer may get lost, and a request may come twice."""
+        """Make a unary call: its request or its answer may get lost, and a request may come twice.
+
+        With ``when_saved``, the answer goes out when what the call has changed is saved.
+        """
         if self.happens(self.loss, "request lost"):
             self.at(self.rng.uniform(0.3, 2.0), lambda: failed("lost"))
             return
@@ -114,6 +130,12 @@ class World:
                 text = str(rejected)
                 self.at(self.delay(), lambda: failed(text))
                 return
+            if when_saved is None:
+                reply(answer)
+            else:
+                when_saved(lambda: reply(answer), lambda: self.at(self.delay(), lambda: failed("lost")))
+
+        def reply(answer: Any) -> None:
             if self.happens(self.loss, "answer lost"):
                 self.at(self.rng.uniform(0.3, 2.0), lambda: failed("lost"))
             else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from fray.job.rpc.controller.core.model import Task
 from fray.job.rpc.proto import fray_pb as pb
@@ -63,11 +63,30 @@ class Channel:
             pulse.cancel()
 
 
+class SavedNumbers:
+    """Numbers that somebody gave to what it sent, and which of them are on the disk."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[int, int]] = deque()
+        self._saved = 0
+
+    def add(self, number: int, mark: int) -> None:
+        """Note that what was sent under a number is saved with a cut."""
+        self._marks.append((mark, number))
+
+    def latest(self, is_saved: Callable[[int], bool]) -> int:
+        """Return the latest number that is saved."""
+        while self._marks and is_saved(self._marks[0][0]):
+            self._saved = max(self._saved, self._marks.popleft()[1])
+        return self._saved
+
+
 class WorkerChannel(Channel):
     """Commands for one life of a worker."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.reports = SavedNumbers()
         self.known_functions: set[str] = set()
         """Code this worker has been sent."""
         self._start: deque[tuple[Task, int]] = deque()
@@ -77,9 +96,9 @@ class WorkerChannel(Channel):
         self._calls: deque[pb.ActorCalls] = deque()
         self._ended_sessions: list[str] = []
 
-    def start(self, tasks: list[Task]) -> None:
+    def start(self, attempts: Iterable[tuple[Task, int]]) -> None:
         """Order attempts to be started."""
-        self._start.extend((task, task.attempt) for task in tasks)
+        self._start.extend(attempts)
         self.wake()
 
     def stop(self, attempts: Iterable[Attempt]) -> None:
@@ -156,6 +175,7 @@ class SessionChannel(Channel):
 
     def __init__(self) -> None:
         super().__init__()
+        self.batches = SavedNumbers()
         self._logs: deque[pb.LogLines] = deque()
         self._log_bytes = 0
         self._dropped_bytes = 0

@@ -1,14 +1,14 @@
 """The owner of the controller's state: feeds events to the core on one event loop, performs the effects, keeps one timer.
 
-No locks: everything here runs on the loop, and nothing awaits between reading and writing the state. The journal, when it
-comes, belongs between ``apply`` and ``_perform``: events go to disk in groups, acknowledgements wait for them.
+No locks: everything here runs on the loop, and nothing awaits between reading and writing the state. What has changed is saved
+behind the work, in groups. Acknowledgements wait for that; so does what could not be taken back if the controller ended
+before: what others are told of actors, the start of an actor's life, and the deletion of storage.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections import deque
 from collections.abc import Iterable
 
@@ -18,8 +18,11 @@ from fray.job.rpc.controller.core import actors, apply, next_deadline
 from fray.job.rpc.controller.core import effects as fx
 from fray.job.rpc.controller.core.events import Event, SessionOpened, TimePassed
 from fray.job.rpc.controller.core.machine import ANONYMOUS_SESSION
-from fray.job.rpc.controller.core.model import Limits, State
+from fray.job.rpc.controller.core.model import Limits, State, Task
+from fray.job.rpc.controller.core.restore import restore
 from fray.job.rpc.controller.functions import FunctionStore
+from fray.job.rpc.controller.journal import Journal, Saved
+from fray.job.rpc.controller.saver import Saver
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire import convert
 from fray.job.rpc.wire.settings import ACTORS_DIRECTORY
@@ -35,34 +38,54 @@ log = logging.getLogger("fray.controller")
 class Driver:
     """Runs the core. All methods belong to the event loop it was started on."""
 
-    def __init__(self, storage_root: str, limits: Limits | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        storage_root: str,
+        limits: Limits,
+        saved: Saved,
+        journal: Journal | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Go on with what was saved; without a journal nothing more is."""
         self.clock = clock or SystemClock()
-        self.controller_id = secrets.token_hex(6)
+        self.controller_id = saved.controller_id
+        self.generation = saved.generation
         self.started_at = self.clock.now()
-        self.state = State(limits or Limits())
-        self.functions = FunctionStore()
+        offset_s = self.clock.wall() - self.started_at
+        self.state = State(limits)
+        if journal is not None:
+            self.state = restore(saved.rows, limits, self.started_at, offset_s, saved.generation)
+        self.functions = FunctionStore(saved.code, saved.users)
+        self.saver = Saver(journal, self.state, self.functions, offset_s)
+        self.saver.on_trouble = self._tell_trouble
         self.workers: dict[Incarnation, WorkerChannel] = {}
         self.sessions: dict[SessionId, SessionChannel] = {}
-        self.storage_root = f"{storage_root.rstrip('/')}/{self.controller_id}"
+        self.storage_root = f"{storage_root.rstrip('/')}/{saved.controller_id}"
         self._cleanups: dict[SessionId, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._waiters: deque[tuple[TaskId, asyncio.Future[None]]] = deque()
         self._stopped = False
 
-    def start(self) -> None:
-        """Begin; call on the loop."""
+    async def start(self) -> None:
+        """Begin."""
         self.post(SessionOpened(self.now(), ANONYMOUS_SESSION, "callers without a session", anonymous=True))
+        for part in await asyncio.to_thread(_list_parts, self.storage_root):  # of sessions that ended as the controller did
+            if part not in self.state.sessions:
+                self._delete_later(SessionId(part))
 
     async def stop(self) -> None:
-        """End all streams, delete all sessions' storage."""
+        """End all streams, save what is left; delete the storage, unless sessions are to go on with the saved state."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         for channel in (*self.workers.values(), *self.sessions.values()):
             channel.close()
+        is_over = not self.saver.path or not (self.state.tasks or len(self.state.sessions) > 1)
+        await self.saver.close()
         await asyncio.gather(*self._cleanups.values(), return_exceptions=True)
-        await asyncio.to_thread(_delete_storage, self.storage_root)
+        if is_over:
+            await asyncio.to_thread(_delete_storage, self.storage_root)
 
     def now(self) -> float:
         """Return the time for an event."""
@@ -72,6 +95,7 @@ class Driver:
         """Apply an event and perform what follows, at once."""
         for effect in apply(self.state, event):
             self._perform(effect)
+        self.saver.step()
         self._arm()
         if self._waiters:
             self._release_waiters()
@@ -129,13 +153,13 @@ class Driver:
     def _perform(self, effect: fx.Effect) -> None:
         match effect:
             case fx.StartTasks(incarnation, tasks):
-                self.worker_channel(incarnation).start(tasks)
+                self._start(incarnation, tasks)
             case fx.WakeSession(session):
                 channel = self.sessions.get(session)
                 if channel is not None:
                     channel.wake()
             case fx.StopTasks(incarnation, attempts):
-                self.worker_channel(incarnation).stop(attempts)
+                self._stop(incarnation, attempts)
             case fx.ReclaimTasks(incarnation, attempts):
                 self.worker_channel(incarnation).reclaim(attempts)
             case fx.DisconnectWorker(incarnation):
@@ -146,11 +170,31 @@ class Driver:
                 log.warning("%s", text)
                 self.session_channel(session).notify(text)
             case fx.TellActor(session, actor):
-                self.session_channel(session).tell_actor(convert.actor_to_wire(self.state, actor, self.now()))
+                info = convert.actor_to_wire(self.state, actor, self.now())
+                self.saver.when_saved(lambda: self.session_channel(session).tell_actor(info))
             case fx.EndActor(actor):
-                self._delete_actor(actor.spec.session, actor.spec.id)
+                self.saver.when_saved(lambda: self._delete_actor(actor.spec.session, actor.spec.id))
             case fx.EndSession(session):
                 self._end_session(session)
+
+    def _start(self, incarnation: Incarnation, tasks: list[Task]) -> None:
+        attempts = [(task, task.attempt) for task in tasks if task.actor is None]
+        if attempts:
+            self.worker_channel(incarnation).start(attempts)
+        if len(attempts) < len(tasks):  # no two lives of an actor may have the same number: a start is saved first
+            lives = [(task, task.attempt) for task in tasks if task.actor is not None]
+            self.saver.when_saved(lambda: self.worker_channel(incarnation).start(lives))
+
+    def _stop(self, incarnation: Incarnation, attempts: list[tuple[TaskId, int]]) -> None:
+        channel = self.worker_channel(incarnation)
+        if any(task_id in self.state.tasks and self.state.tasks[task_id].actor is not None for task_id, _ in attempts):
+            self.saver.when_saved(lambda: channel.stop(attempts))  # not before the start that it ends
+        else:
+            channel.stop(attempts)
+
+    def _tell_trouble(self, text: str) -> None:
+        for session in self.sessions.values():
+            session.notify(f"the controller takes no new work until it can save its state: {text}")
 
     def _end_session(self, session: SessionId) -> None:
         channel = self.sessions.pop(session, None)
@@ -163,7 +207,7 @@ class Driver:
         if forgotten:
             for channel_of_worker in self.workers.values():
                 channel_of_worker.forget(forgotten)
-        self._delete_later(session)
+        self.saver.when_saved(lambda: self._delete_later(session))
 
     def _delete_actor(self, session: SessionId, actor: TaskId) -> None:
         """Delete an actor's checkpoints, and once more when a life of it that was paused has surely noticed its end."""
@@ -213,6 +257,15 @@ class Driver:
                 future.set_result(None)
             else:
                 self._waiters.append((task_id, future))
+
+
+def _list_parts(url: str) -> list[str]:
+    """Return the names of what is kept directly below a URL."""
+    try:
+        return PayloadStore(url).list_parts()
+    except Exception as error:  # as below
+        log.warning("could not look for what is left over in %s: %s: %s", url, type(error).__name__, error)
+        return []
 
 
 def _delete_storage(url: str) -> None:

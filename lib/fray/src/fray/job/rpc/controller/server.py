@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+
 from fray.config import default_storage_root, load_config
 from fray.job.rpc.controller.core.model import Limits
 from fray.job.rpc.controller.direct import DirectClient
 from fray.job.rpc.controller.driver import Driver
+from fray.job.rpc.controller.journal import Journal, Saved, draw_generation
 from fray.job.rpc.controller.service import ControllerService
 from fray.job.rpc.proto.fray_connect import FrayControllerASGIApplication
 from fray.job.rpc.wire.server import HttpServer, LoopThread, check_host
 from fray.job.rpc.wire.settings import MAX_MESSAGE_BYTES
 
+IN_MEMORY = ":memory:"
+"""Instead of a path: keep nothing beyond the process."""
+
 
 class FrayControllerServer:
     """A controller in this process, on a thread of its own.
 
-    ``start`` and ``stop`` block and may be called from any thread; ``stop`` is idempotent. State is kept in memory.
+    ``start`` and ``stop`` block and may be called from any thread; ``stop`` is idempotent. With a state file, what was accepted
+    survives the process: a controller that is started with the same file, storage and address goes on.
     """
 
     def __init__(
@@ -25,6 +33,7 @@ class FrayControllerServer:
         *,
         token: str | None = None,
         storage: str | None = None,
+        state: str = IN_MEMORY,
         limits: Limits | None = None,
         insecure: bool = False,
     ) -> None:
@@ -35,6 +44,7 @@ class FrayControllerServer:
             host: address to listen on; other than loopback only with ``insecure``.
             token: the cluster's secret; None takes ``FRAY_TOKEN`` or the user's token file, which is made if need be.
             storage: fsspec URL under which sessions keep large payloads; None takes ``FRAY_STORAGE`` or a private directory.
+            state: path of the state file, made if there is none; ``:memory:`` keeps the state in this process only.
             limits: when to give up on clients, workers and tasks.
             insecure: allow unencrypted traffic beyond this machine.
 
@@ -46,7 +56,8 @@ class FrayControllerServer:
         self._host, self._port = host, port
         self._token = config.require_token()
         self._storage = config.storage or default_storage_root()
-        self._limits = limits
+        self._limits = limits or Limits()
+        self._journal = Journal(state) if state != IN_MEMORY else None
         self._loop = LoopThread("fray-controller")
         self._driver: Driver | None = None
         self._service: ControllerService | None = None
@@ -64,6 +75,7 @@ class FrayControllerServer:
 
         Raises:
             ConfigurationError: if the port is taken.
+            StateError: if the state file cannot be used.
         """
         self._loop.start()
         try:
@@ -100,7 +112,15 @@ class FrayControllerServer:
             self._loop.stop()
 
     async def _serve(self) -> None:
-        self._driver = Driver(self._storage, self._limits)
+        saved = Saved(secrets.token_hex(6), draw_generation())
+        if self._journal is not None:
+            saved = await asyncio.to_thread(self._journal.open)
+        try:
+            self._driver = Driver(self._storage, self._limits, saved, self._journal)
+        except BaseException:
+            if self._journal is not None:
+                self._journal.close()
+            raise
         self._service = ControllerService(self._driver)
         app = FrayControllerASGIApplication(
             self._service,
@@ -108,8 +128,12 @@ class FrayControllerServer:
             compressions=[],
         )
         http = HttpServer(app, self._token, self._host, self._port)
-        self._driver.start()
-        await http.start()
+        await self._driver.start()
+        try:
+            await http.start()
+        except BaseException:
+            await self._driver.stop()
+            raise
         self._http = http
 
     async def _shut_down(self, http: HttpServer) -> None:

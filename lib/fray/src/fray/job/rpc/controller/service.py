@@ -23,7 +23,7 @@ from fray.job.rpc.controller.driver import Driver
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.proto.fray_connect import FrayController as ControllerProtocol
 from fray.job.rpc.wire import convert
-from fray.job.rpc.wire.errors import SESSION_UNKNOWN, Code, ConnectError
+from fray.job.rpc.wire.errors import RESTARTED, SESSION_UNKNOWN, Code, ConnectError
 from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S, LEASE_SHARE, MAX_NAME_CHARS
 from fray.types import Incarnation, SessionId, TaskId, TaskOptions, WorkerId
 
@@ -37,7 +37,10 @@ Ctx = Any
 
 
 class ControllerService(ControllerProtocol):
-    """Implements the ``FrayController`` service. Handlers do not await between reading and writing the state."""
+    """Implements the ``FrayController`` service. Handlers do not await between reading and writing the state.
+
+    What a call has changed is saved before it is answered; the lanes (SubmitTasks, Report) do not wait: they tell later.
+    """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -49,11 +52,14 @@ class ControllerService(ControllerProtocol):
         session = SessionId(_checked(request.session_id, "session_id"))
         if session == ANONYMOUS_SESSION:
             raise ConnectError(Code.INVALID_ARGUMENT, "session_id: 'anonymous' is the controller's own")
+        self._check_saving()
         parent = SessionId(request.parent_id) if request.parent_id else None
         driver.post(ev.SessionOpened(driver.now(), session, request.name[:MAX_NAME_CHARS], parent, request.logs))
         self._session(session)
+        await driver.saver.wait_saved()
         limits = driver.state.limits
         return pb.OpenSessionResponse(
+            generation=driver.generation,
             storage_url=driver.session_storage(session),
             max_bytes=limits.session_bytes,
             max_tasks=limits.session_tasks,
@@ -64,32 +70,39 @@ class ControllerService(ControllerProtocol):
     async def close_session(self, request: pb.SessionRef, ctx: Ctx, /) -> pb.Empty:
         session = SessionId(request.session_id)
         self._driver.post(ev.SessionClosed(self._driver.now(), session))
+        await self._driver.saver.wait_saved()
         await self._driver.wait_cleaned(session, 5.0)
         return pb.Empty()
 
-    async def submit_tasks(self, request: pb.SubmitTasksRequest, ctx: Ctx, /) -> pb.Empty:
+    async def submit_tasks(self, request: pb.SubmitTasksRequest, ctx: Ctx, /) -> pb.SubmitTasksResponse:
         driver = self._driver
         session = self._session(SessionId(request.session_id))
+        if request.generation not in (0, driver.generation):
+            raise ConnectError(Code.ABORTED, f"{RESTARTED} {driver.generation}: send again what was not saved before")
         for calls in request.calls:  # first: what is refused below comes again, and these are known when they do
             calls.caller = session.id
             driver.relay(calls)
         for function in request.functions:
             driver.functions.add(session.id, _checked(function.function_id, "function_id"), function.code)
         if request.tasks:
+            self._check_saving()
             specs = [self._spec(spec, session) for spec in request.tasks]
             driver.post(ev.TasksSubmitted(driver.now(), session.id, specs, request.batch))
         if request.cancel:
             driver.post(ev.CancelRequested(driver.now(), [TaskId(task) for task in request.cancel], "cancelled by its client"))
         if request.acked_seq:
             driver.post(ev.ResultsAcknowledged(driver.now(), session.id, request.acked_seq))
-        return pb.Empty()
+        mark = driver.saver.mark()
+        if request.batch:
+            driver.session_channel(session.id).batches.add(request.batch, mark)
+        return pb.SubmitTasksResponse(saved=driver.saver.is_saved(mark))
 
     async def watch_tasks(self, request: pb.WatchTasksRequest, ctx: Ctx, /) -> AsyncIterator[pb.TaskEvents]:
         driver = self._driver
         session = self._session(SessionId(request.session_id))
         channel = driver.session_channel(session.id)
         reader = channel.claim()
-        cursor = request.after_seq
+        cursor = request.after_seq if request.generation in (0, driver.generation) else 0
         driver.post(ev.SessionWatched(driver.now(), session.id))
         try:
             async for _ in channel.wakeups(reader):
@@ -106,7 +119,14 @@ class ControllerService(ControllerProtocol):
                 if cursor < session.last_seq:
                     channel.wake()
                 yield pb.TaskEvents(
-                    results=results, last_seq=cursor, logs=logs, notices=notices, answers=answers, actors=actors
+                    results=results,
+                    last_seq=cursor,
+                    logs=logs,
+                    notices=notices,
+                    answers=answers,
+                    actors=actors,
+                    generation=driver.generation,
+                    saved_batch=channel.batches.latest(driver.saver.is_saved),
                 )
         finally:
             driver.post(ev.SessionUnwatched(driver.now(), session.id))
@@ -115,6 +135,7 @@ class ControllerService(ControllerProtocol):
         live = [self._task(task_id) for task_id in request.task_ids]
         chosen = [task.spec.id for task in live if isinstance(task, Task) and not task.state.is_final]
         self._driver.post(ev.CancelRequested(self._driver.now(), chosen, "cancelled by hand"))
+        await self._driver.saver.wait_saved()
         return pb.CancelTasksResponse(cancelled=len(chosen))
 
     # --- tasks: the simple surface
@@ -124,7 +145,9 @@ class ControllerService(ControllerProtocol):
         session = self._session(SessionId(request.session_id) if request.session_id else ANONYMOUS_SESSION)
         task_id = TaskId(request.task_id or f"{session.id}-{secrets.token_hex(8)}")
         if task_id not in driver.state.tasks:
+            self._check_saving()
             driver.post(ev.TasksSubmitted(driver.now(), session.id, [self._spec(request, session, task_id)]))
+        await driver.saver.wait_saved()
         return self._handle(task_id)
 
     async def get_task_status(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.TaskHandle:
@@ -134,6 +157,7 @@ class ControllerService(ControllerProtocol):
         self._task(request.task_id)
         if request.wait_s > 0:
             await self._driver.wait_ended([TaskId(request.task_id)], min(request.wait_s, MAX_WAIT_S))
+        await self._driver.saver.wait_saved()
         task = self._task(request.task_id)
         if isinstance(task, EndedTask):
             raise ConnectError(Code.NOT_FOUND, f"task {task.id} {task.state.value}; its result is not kept any more")
@@ -166,6 +190,7 @@ class ControllerService(ControllerProtocol):
         session = self._session(SessionId(wanted.session_id))
         actor_id = _checked(wanted.task_id, "task_id")
         if actors.find(driver.state, TaskId(actor_id)) is None:
+            self._check_saving()
             owner = SessionId(actor_id) if settings.detached else self._root(session.id)
             if code is not None:
                 driver.functions.add(owner, _checked(code.function_id, "function_id"), code.code)
@@ -181,21 +206,21 @@ class ControllerService(ControllerProtocol):
             if task is None or not request.get_if_exists:
                 text = f"an actor named {settings.name!r} exists; pass get_if_exists=True to use it"
                 raise ConnectError(Code.ALREADY_EXISTS, text)
-            driver.post(ev.ActorWatched(driver.now(), session.id, task.spec.id))
-        return convert.actor_to_wire(driver.state, task, driver.now())
+        driver.post(ev.ActorWatched(driver.now(), session.id, task.spec.id))  # anew, if the controller was restarted meanwhile
+        return await self._tell_actor(task)
 
     async def get_actor(self, request: pb.ActorRef, ctx: Ctx, /) -> pb.ActorInfo:
         driver = self._driver
         task = self._actor(request)
         if request.session_id:
             driver.post(ev.ActorWatched(driver.now(), SessionId(request.session_id), task.spec.id))
-        return convert.actor_to_wire(driver.state, task, driver.now())
+        return await self._tell_actor(task)
 
     async def kill_actor(self, request: pb.ActorRef, ctx: Ctx, /) -> pb.ActorInfo:
         driver = self._driver
         task = self._actor(request)
         driver.post(ev.CancelRequested(driver.now(), [task.spec.id], "it was killed"))
-        return convert.actor_to_wire(driver.state, task, driver.now())
+        return await self._tell_actor(task)
 
     async def list_actors(self, request: pb.Empty, ctx: Ctx, /) -> pb.ActorList:
         state, now = self._driver.state, self._driver.now()
@@ -221,6 +246,7 @@ class ControllerService(ControllerProtocol):
         driver.post(
             ev.WorkerRegistered(driver.now(), incarnation, worker, capacity, request.address, request.lane_address, tags)
         )
+        await driver.saver.wait_saved()
         return pb.RegisterWorkerResponse(
             storage_url=driver.storage_root,
             heartbeat_s=min(HEARTBEAT_S, driver.state.limits.silence_s / 5),
@@ -237,7 +263,8 @@ class ControllerService(ControllerProtocol):
         channel = driver.worker_channel(incarnation)
         reader = channel.claim()
         channel.discard_unsent()
-        held = [(TaskId(ref.task_id), ref.attempt) for ref in request.held]
+        is_new = request.generation != driver.generation
+        held = [(TaskId(ref.task_id), ref.attempt) for ref in (*request.held, *(request.told if is_new else ()))]
         driver.post(ev.WorkerAttached(driver.now(), incarnation, held))
         try:
             async for _ in channel.wakeups(reader):
@@ -251,6 +278,8 @@ class ControllerService(ControllerProtocol):
                     forget_functions=forget,
                     calls=channel.take_calls(),
                     ended_sessions=channel.take_ended_sessions(),
+                    generation=driver.generation,
+                    saved_report=channel.reports.latest(driver.saver.is_saved),
                 )
         finally:
             if channel.is_reader(reader):
@@ -262,6 +291,9 @@ class ControllerService(ControllerProtocol):
         if incarnation not in driver.state.workers:
             driver.state.stats["stale reports refused"] += max(1, len(request.outcomes))
             return pb.ReportResponse(fenced=True)
+        if incarnation in driver.state.awaited:
+            driver.post(ev.WorkerReported(driver.now(), incarnation))
+            raise ConnectError(Code.ABORTED, f"{RESTARTED} {driver.generation}: attach before reporting")
         for lines in request.logs:
             driver.session_channel(SessionId(lines.session_id)).add_logs(lines)
         for answers in request.answers:
@@ -277,15 +309,20 @@ class ControllerService(ControllerProtocol):
                 [(TaskId(ref.task_id), ref.attempt) for ref in request.created],
             )
         )
+        channel = driver.worker_channel(incarnation)
+        channel.reports.add(request.number, driver.saver.mark())
         if request.leaving:
             driver.post(ev.WorkerLeft(driver.now(), incarnation))
-        return pb.ReportResponse()
+            await driver.saver.wait_saved()
+        elif request.draining:  # it waits to be let go
+            driver.saver.when_saved(channel.wake)
+        return pb.ReportResponse(generation=driver.generation, saved_report=channel.reports.latest(driver.saver.is_saved))
 
     async def report_task_complete(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.Empty:
-        return self._report_one(request, OutcomeKind.FINISHED)
+        return await self._report_one(request, OutcomeKind.FINISHED)
 
     async def report_task_failed(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.Empty:
-        return self._report_one(request, OutcomeKind.FAILED)
+        return await self._report_one(request, OutcomeKind.FAILED)
 
     async def list_workers(self, request: pb.Empty, ctx: Ctx, /) -> pb.WorkerList:
         now = self._driver.now()
@@ -310,9 +347,21 @@ class ControllerService(ControllerProtocol):
             capacity=_total(worker.capacity for worker in state.workers.values()),
             used=_total(worker.used for worker in state.workers.values()),
             workers=len(state.workers),
+            state_path=self._driver.saver.path,
+            trouble=self._driver.saver.trouble,
         )
 
     # --- translation
+
+    def _check_saving(self) -> None:
+        if self._driver.saver.trouble:
+            raise ConnectError(Code.RESOURCE_EXHAUSTED, f"no new work is taken: {self._driver.saver.trouble}")
+
+    async def _tell_actor(self, task: Task) -> pb.ActorInfo:
+        """Return how an actor is now, when that is saved: nobody may learn of a life that a restart would take back."""
+        info = convert.actor_to_wire(self._driver.state, task, self._driver.now())
+        await self._driver.saver.wait_saved()
+        return info
 
     def _session(self, session_id: SessionId) -> Session:
         session = self._driver.state.sessions.get(session_id)
@@ -380,12 +429,13 @@ class ControllerService(ControllerProtocol):
             starts.append(convert.start_to_wire(task, values, session is not None and session.logs))
         return starts, functions
 
-    def _report_one(self, request: pb.TaskHandle, kind: OutcomeKind) -> pb.Empty:
+    async def _report_one(self, request: pb.TaskHandle, kind: OutcomeKind) -> pb.Empty:
         incarnation = Incarnation(request.incarnation or request.worker_id)
         if incarnation not in self._driver.state.workers:
             raise ConnectError(Code.NOT_FOUND, f"worker incarnation {incarnation!r} is not registered")
         outcome = Outcome(TaskId(request.task_id), request.attempt, kind, request.result_data, request.error)
         self._driver.post(ev.WorkerReported(self._driver.now(), incarnation, [outcome]))
+        await self._driver.saver.wait_saved()
         return pb.Empty()
 
     def _handle(self, task_id: str) -> pb.TaskHandle:

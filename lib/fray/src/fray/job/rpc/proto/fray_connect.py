@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import fray_pb
-from .fray_pb import ActorInfo, ActorList, ActorRef, AttachRequest, CancelTasksRequest, CancelTasksResponse, ClusterStatus, Commands, CreateActorRequest, Empty, Explanation, ListTasksRequest, OpenSessionRequest, OpenSessionResponse, RegisterWorkerResponse, ReportRequest, ReportResponse, SessionRef, SubmitTasksRequest, TaskEvents, TaskHandle, TaskList, TaskResult, TaskSpec, WatchTasksRequest, WorkerInfo, WorkerList
+from .fray_pb import ActorInfo, ActorList, ActorRef, AttachRequest, CancelTasksRequest, CancelTasksResponse, ClusterStatus, Commands, CreateActorRequest, Empty, Explanation, ListTasksRequest, OpenSessionRequest, OpenSessionResponse, RegisterWorkerResponse, ReportRequest, ReportResponse, SessionRef, SubmitTasksRequest, SubmitTasksResponse, TaskEvents, TaskHandle, TaskList, TaskResult, TaskSpec, WatchTasksRequest, WorkerInfo, WorkerList
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -55,7 +55,7 @@ class FrayController(Protocol):
     async def close_session(self, request: SessionRef, ctx: RequestContext[SessionRef, Empty], /) -> Empty:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
-    async def submit_tasks(self, request: SubmitTasksRequest, ctx: RequestContext[SubmitTasksRequest, Empty], /) -> Empty:
+    async def submit_tasks(self, request: SubmitTasksRequest, ctx: RequestContext[SubmitTasksRequest, SubmitTasksResponse], /) -> SubmitTasksResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def watch_tasks(self, request: WatchTasksRequest, ctx: RequestContext[WatchTasksRequest, TaskEvents], /) -> AsyncIterator[TaskEvents]:
@@ -205,7 +205,7 @@ class FrayControllerASGIApplication(ConnectASGIApplication[FrayController]):
                         name="SubmitTasks",
                         service_name="fray.FrayController",
                         input=SubmitTasksRequest,
-                        output=Empty,
+                        output=SubmitTasksResponse,
                         idempotency_level=IdempotencyLevel.UNKNOWN,
                         stream_type=StreamType.UNARY,
                     ),
@@ -523,14 +523,14 @@ class FrayControllerClient(ConnectClient):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
-    ) -> Empty:
+    ) -> SubmitTasksResponse:
         return await self.execute_unary(
             request=request,
             method=MethodInfo(
                 name="SubmitTasks",
                 service_name="fray.FrayController",
                 input=SubmitTasksRequest,
-                output=Empty,
+                output=SubmitTasksResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),
@@ -803,7 +803,7 @@ class FrayControllerSync(Protocol):
     def close_session(self, request: SessionRef, ctx: RequestContext[SessionRef, Empty], /) -> Empty:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
-    def submit_tasks(self, request: SubmitTasksRequest, ctx: RequestContext[SubmitTasksRequest, Empty], /) -> Empty:
+    def submit_tasks(self, request: SubmitTasksRequest, ctx: RequestContext[SubmitTasksRequest, SubmitTasksResponse], /) -> SubmitTasksResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def watch_tasks(self, request: WatchTasksRequest, ctx: RequestContext[WatchTasksRequest, TaskEvents], /) -> Iterator[TaskEvents]:
@@ -951,7 +951,7 @@ class FrayControllerWSGIApplication(ConnectWSGIApplication):
                         name="SubmitTasks",
                         service_name="fray.FrayController",
                         input=SubmitTasksRequest,
-                        output=Empty,
+                        output=SubmitTasksResponse,
                         idempotency_level=IdempotencyLevel.UNKNOWN,
                         stream_type=StreamType.UNARY,
                     ),
@@ -1269,14 +1269,14 @@ class FrayControllerClientSync(ConnectClientSync):
         *,
         headers: Headers | Mapping[str, str] | None = None, 
         timeout_ms: int | None = None,
-    ) -> Empty:
+    ) -> SubmitTasksResponse:
         return self.execute_unary(
             request=request,
             method=MethodInfo(
                 name="SubmitTasks",
                 service_name="fray.FrayController",
                 input=SubmitTasksRequest,
-                output=Empty,
+                output=SubmitTasksResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -446,7 +446,7 @@ class OpenSessionRequest(Message[_OpenSessionRequestFields]):
         parent_id: str
         logs: bool
 
-_OpenSessionResponseFields: TypeAlias = Literal["storage_url", "max_bytes", "max_tasks", "controller_id", "actors_url"]
+_OpenSessionResponseFields: TypeAlias = Literal["storage_url", "max_bytes", "max_tasks", "controller_id", "actors_url", "generation"]
 
 class OpenSessionResponse(Message[_OpenSessionResponseFields]):
     """
@@ -474,7 +474,7 @@ class OpenSessionResponse(Message[_OpenSessionResponseFields]):
             uint64 max_tasks = 3;
             ```
         controller_id:
-            this life of the controller
+            stays the same over restarts that go on with the saved state
 
             ```proto
             string controller_id = 4;
@@ -485,9 +485,15 @@ class OpenSessionResponse(Message[_OpenSessionResponseFields]):
             ```proto
             string actors_url = 5;
             ```
+        generation:
+            this life of the controller: grows with every restart
+
+            ```proto
+            uint64 generation = 6;
+            ```
     """
 
-    __slots__ = ("storage_url", "max_bytes", "max_tasks", "controller_id", "actors_url")
+    __slots__ = ("storage_url", "max_bytes", "max_tasks", "controller_id", "actors_url", "generation")
 
     if TYPE_CHECKING:
 
@@ -499,6 +505,7 @@ class OpenSessionResponse(Message[_OpenSessionResponseFields]):
             max_tasks: int = 0,
             controller_id: str = "",
             actors_url: str = "",
+            generation: int = 0,
         ) -> None:
             pass
 
@@ -507,6 +514,7 @@ class OpenSessionResponse(Message[_OpenSessionResponseFields]):
         max_tasks: int
         controller_id: str
         actors_url: str
+        generation: int
 
 _SessionRefFields: TypeAlias = Literal["session_id"]
 
@@ -536,7 +544,7 @@ class SessionRef(Message[_SessionRefFields]):
 
         session_id: str
 
-_SubmitTasksRequestFields: TypeAlias = Literal["session_id", "batch", "tasks", "functions", "acked_seq", "cancel", "calls"]
+_SubmitTasksRequestFields: TypeAlias = Literal["session_id", "batch", "tasks", "functions", "acked_seq", "cancel", "calls", "generation"]
 
 class SubmitTasksRequest(Message[_SubmitTasksRequestFields]):
     """
@@ -583,9 +591,15 @@ class SubmitTasksRequest(Message[_SubmitTasksRequestFields]):
             ```proto
             repeated fray.ActorCalls calls = 7;
             ```
+        generation:
+            whose numbers acked_seq follows; another one is refused as ABORTED. 0: not checked
+
+            ```proto
+            uint64 generation = 8;
+            ```
     """
 
-    __slots__ = ("session_id", "batch", "tasks", "functions", "acked_seq", "cancel", "calls")
+    __slots__ = ("session_id", "batch", "tasks", "functions", "acked_seq", "cancel", "calls", "generation")
 
     if TYPE_CHECKING:
 
@@ -599,6 +613,7 @@ class SubmitTasksRequest(Message[_SubmitTasksRequestFields]):
             acked_seq: int = 0,
             cancel: list[str] | None = None,
             calls: list[ActorCalls] | None = None,
+            generation: int = 0,
         ) -> None:
             pass
 
@@ -609,8 +624,39 @@ class SubmitTasksRequest(Message[_SubmitTasksRequestFields]):
         acked_seq: int
         cancel: list[str]
         calls: list[ActorCalls]
+        generation: int
 
-_WatchTasksRequestFields: TypeAlias = Literal["session_id", "after_seq"]
+_SubmitTasksResponseFields: TypeAlias = Literal["saved"]
+
+class SubmitTasksResponse(Message[_SubmitTasksResponseFields]):
+    """
+    ```proto
+    message fray.SubmitTasksResponse
+    ```
+
+    Attributes:
+        saved:
+            whether it would survive a restart already; else TaskEvents.saved_batch tells when
+
+            ```proto
+            bool saved = 1;
+            ```
+    """
+
+    __slots__ = ("saved",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            saved: bool = False,
+        ) -> None:
+            pass
+
+        saved: bool
+
+_WatchTasksRequestFields: TypeAlias = Literal["session_id", "after_seq", "generation"]
 
 class WatchTasksRequest(Message[_WatchTasksRequestFields]):
     """
@@ -629,9 +675,15 @@ class WatchTasksRequest(Message[_WatchTasksRequestFields]):
             ```proto
             uint64 after_seq = 2;
             ```
+        generation:
+            whose numbers after_seq follows; after another one all results come again
+
+            ```proto
+            uint64 generation = 3;
+            ```
     """
 
-    __slots__ = ("session_id", "after_seq")
+    __slots__ = ("session_id", "after_seq", "generation")
 
     if TYPE_CHECKING:
 
@@ -640,13 +692,15 @@ class WatchTasksRequest(Message[_WatchTasksRequestFields]):
             *,
             session_id: str = "",
             after_seq: int = 0,
+            generation: int = 0,
         ) -> None:
             pass
 
         session_id: str
         after_seq: int
+        generation: int
 
-_TaskEventsFields: TypeAlias = Literal["results", "last_seq", "logs", "notices", "answers", "actors"]
+_TaskEventsFields: TypeAlias = Literal["results", "last_seq", "logs", "notices", "answers", "actors", "generation", "saved_batch"]
 
 class TaskEvents(Message[_TaskEventsFields]):
     """
@@ -685,9 +739,21 @@ class TaskEvents(Message[_TaskEventsFields]):
             ```proto
             repeated fray.ActorInfo actors = 6;
             ```
+        generation:
+            this life of the controller: what was not saved before it must be sent again
+
+            ```proto
+            uint64 generation = 7;
+            ```
+        saved_batch:
+            batches up to here would survive a restart
+
+            ```proto
+            uint64 saved_batch = 8;
+            ```
     """
 
-    __slots__ = ("results", "last_seq", "logs", "notices", "answers", "actors")
+    __slots__ = ("results", "last_seq", "logs", "notices", "answers", "actors", "generation", "saved_batch")
 
     if TYPE_CHECKING:
 
@@ -700,6 +766,8 @@ class TaskEvents(Message[_TaskEventsFields]):
             notices: list[str] | None = None,
             answers: list[ActorAnswers] | None = None,
             actors: list[ActorInfo] | None = None,
+            generation: int = 0,
+            saved_batch: int = 0,
         ) -> None:
             pass
 
@@ -709,6 +777,8 @@ class TaskEvents(Message[_TaskEventsFields]):
         notices: list[str]
         answers: list[ActorAnswers]
         actors: list[ActorInfo]
+        generation: int
+        saved_batch: int
 
 _LogLinesFields: TypeAlias = Literal["session_id", "task_id", "name", "worker_id", "is_stderr", "text"]
 
@@ -974,7 +1044,7 @@ class AttemptRef(Message[_AttemptRefFields]):
         task_id: str
         attempt: int
 
-_AttachRequestFields: TypeAlias = Literal["incarnation", "held"]
+_AttachRequestFields: TypeAlias = Literal["incarnation", "held", "told", "generation"]
 
 class AttachRequest(Message[_AttachRequestFields]):
     """
@@ -988,14 +1058,26 @@ class AttachRequest(Message[_AttachRequestFields]):
             string incarnation = 1;
             ```
         held:
-            attempts it has, or has ended without an acknowledgement
+            attempts it has, or has ended and not reported
 
             ```proto
             repeated fray.AttemptRef held = 2;
             ```
+        told:
+            attempts whose end it has reported, as far as that is not saved
+
+            ```proto
+            repeated fray.AttemptRef told = 3;
+            ```
+        generation:
+            to which life of the controller; another one has not heard of them
+
+            ```proto
+            uint64 generation = 4;
+            ```
     """
 
-    __slots__ = ("incarnation", "held")
+    __slots__ = ("incarnation", "held", "told", "generation")
 
     if TYPE_CHECKING:
 
@@ -1004,11 +1086,15 @@ class AttachRequest(Message[_AttachRequestFields]):
             *,
             incarnation: str = "",
             held: list[AttemptRef] | None = None,
+            told: list[AttemptRef] | None = None,
+            generation: int = 0,
         ) -> None:
             pass
 
         incarnation: str
         held: list[AttemptRef]
+        told: list[AttemptRef]
+        generation: int
 
 _StartTaskFields: TypeAlias = Literal["task_id", "attempt", "session_id", "function_id", "name", "payload", "dependency_values", "resources", "timeout_s", "retry_on", "logs", "priority", "actor", "chain"]
 
@@ -1120,7 +1206,7 @@ class StartTask(Message[_StartTaskFields]):
         actor: ActorSettings | None
         chain: list[str]
 
-_CommandsFields: TypeAlias = Literal["start", "stop", "reclaim", "functions", "forget_functions", "calls", "ended_sessions"]
+_CommandsFields: TypeAlias = Literal["start", "stop", "reclaim", "functions", "forget_functions", "calls", "ended_sessions", "generation", "saved_report"]
 
 class Commands(Message[_CommandsFields]):
     """
@@ -1161,9 +1247,21 @@ class Commands(Message[_CommandsFields]):
             ```proto
             repeated string ended_sessions = 7;
             ```
+        generation:
+            this life of the controller: what was not saved before it must be reported again
+
+            ```proto
+            uint64 generation = 8;
+            ```
+        saved_report:
+            what was reported up to this number would survive a restart
+
+            ```proto
+            uint64 saved_report = 9;
+            ```
     """
 
-    __slots__ = ("start", "stop", "reclaim", "functions", "forget_functions", "calls", "ended_sessions")
+    __slots__ = ("start", "stop", "reclaim", "functions", "forget_functions", "calls", "ended_sessions", "generation", "saved_report")
 
     if TYPE_CHECKING:
 
@@ -1177,6 +1275,8 @@ class Commands(Message[_CommandsFields]):
             forget_functions: list[str] | None = None,
             calls: list[ActorCalls] | None = None,
             ended_sessions: list[str] | None = None,
+            generation: int = 0,
+            saved_report: int = 0,
         ) -> None:
             pass
 
@@ -1187,6 +1287,8 @@ class Commands(Message[_CommandsFields]):
         forget_functions: list[str]
         calls: list[ActorCalls]
         ended_sessions: list[str]
+        generation: int
+        saved_report: int
 
 _AttemptOutcomeFields: TypeAlias = Literal["task_id", "attempt", "kind", "payload", "message", "retryable", "run_s"]
 
@@ -1252,7 +1354,7 @@ class AttemptOutcome(Message[_AttemptOutcomeFields]):
         retryable: bool
         run_s: float
 
-_ReportRequestFields: TypeAlias = Literal["incarnation", "outcomes", "blocked", "unblocked", "draining", "leaving", "logs", "created", "answers"]
+_ReportRequestFields: TypeAlias = Literal["incarnation", "outcomes", "blocked", "unblocked", "draining", "leaving", "logs", "created", "answers", "number"]
 
 class ReportRequest(Message[_ReportRequestFields]):
     """
@@ -1301,9 +1403,15 @@ class ReportRequest(Message[_ReportRequestFields]):
             ```proto
             repeated fray.ActorAnswers answers = 9;
             ```
+        number:
+            1, 2, 3... of this life of the worker
+
+            ```proto
+            uint64 number = 10;
+            ```
     """
 
-    __slots__ = ("incarnation", "outcomes", "blocked", "unblocked", "draining", "leaving", "logs", "created", "answers")
+    __slots__ = ("incarnation", "outcomes", "blocked", "unblocked", "draining", "leaving", "logs", "created", "answers", "number")
 
     if TYPE_CHECKING:
 
@@ -1319,6 +1427,7 @@ class ReportRequest(Message[_ReportRequestFields]):
             logs: list[LogLines] | None = None,
             created: list[AttemptRef] | None = None,
             answers: list[ActorAnswers] | None = None,
+            number: int = 0,
         ) -> None:
             pass
 
@@ -1331,8 +1440,9 @@ class ReportRequest(Message[_ReportRequestFields]):
         logs: list[LogLines]
         created: list[AttemptRef]
         answers: list[ActorAnswers]
+        number: int
 
-_ReportResponseFields: TypeAlias = Literal["fenced"]
+_ReportResponseFields: TypeAlias = Literal["fenced", "generation", "saved_report"]
 
 class ReportResponse(Message[_ReportResponseFields]):
     """
@@ -1347,9 +1457,21 @@ class ReportResponse(Message[_ReportResponseFields]):
             ```proto
             bool fenced = 1;
             ```
+        generation:
+            as in Commands
+
+            ```proto
+            uint64 generation = 2;
+            ```
+        saved_report:
+            as in Commands
+
+            ```proto
+            uint64 saved_report = 3;
+            ```
     """
 
-    __slots__ = ("fenced",)
+    __slots__ = ("fenced", "generation", "saved_report")
 
     if TYPE_CHECKING:
 
@@ -1357,10 +1479,14 @@ class ReportResponse(Message[_ReportResponseFields]):
             self,
             *,
             fenced: bool = False,
+            generation: int = 0,
+            saved_report: int = 0,
         ) -> None:
             pass
 
         fenced: bool
+        generation: int
+        saved_report: int
 
 _ActorSettingsFields: TypeAlias = Literal["name", "max_restarts", "max_task_retries", "max_concurrency", "checkpoint_every", "pending_timeout_s", "detached", "not_preemptible"]
 
@@ -2122,7 +2248,7 @@ class CancelTasksResponse(Message[_CancelTasksResponseFields]):
 
         cancelled: int
 
-_ClusterStatusFields: TypeAlias = Literal["controller_id", "version", "uptime_s", "sessions", "tasks", "stats", "capacity", "used", "workers", "actors"]
+_ClusterStatusFields: TypeAlias = Literal["controller_id", "version", "uptime_s", "sessions", "tasks", "stats", "capacity", "used", "workers", "actors", "state_path", "trouble"]
 
 class ClusterStatus(Message[_ClusterStatusFields]):
     """
@@ -2177,9 +2303,21 @@ class ClusterStatus(Message[_ClusterStatusFields]):
             ```proto
             map<string, int64> actors = 10;
             ```
+        state_path:
+            where it saves what it has accepted; empty: nowhere
+
+            ```proto
+            string state_path = 11;
+            ```
+        trouble:
+            why it cannot save; it takes no new work meanwhile
+
+            ```proto
+            string trouble = 12;
+            ```
     """
 
-    __slots__ = ("controller_id", "version", "uptime_s", "sessions", "tasks", "stats", "capacity", "used", "workers", "actors")
+    __slots__ = ("controller_id", "version", "uptime_s", "sessions", "tasks", "stats", "capacity", "used", "workers", "actors", "state_path", "trouble")
 
     if TYPE_CHECKING:
 
@@ -2196,6 +2334,8 @@ class ClusterStatus(Message[_ClusterStatusFields]):
             used: dict[str, float] | None = None,
             workers: int = 0,
             actors: dict[str, int] | None = None,
+            state_path: str = "",
+            trouble: str = "",
         ) -> None:
             pass
 
@@ -2209,6 +2349,8 @@ class ClusterStatus(Message[_ClusterStatusFields]):
         used: dict[str, float]
         workers: int
         actors: dict[str, int]
+        state_path: str
+        trouble: str
 
 class TaskStatus(Enum):
     """
@@ -2391,7 +2533,7 @@ class ActorState(Enum):
 
 
 _DESC = file_desc(
-    b'\n\nfray.proto\x12\x04fray"\x07\n\x05Empty"\xca\x04\n\x08TaskSpec\x12\'\n\x0fserialized_data\x18\x01 \x01(\x0cR\x0eserializedData\x12;\n\tresources\x18\x02 \x03(\x0b2\x1d.fray.TaskSpec.ResourcesEntryR\tresources\x12\x1f\n\x0bmax_retries\x18\x03 \x01(\x05R\nmaxRetries\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12\x1f\n\x0bfunction_id\x18\x06 \x01(\tR\nfunctionId\x12\x12\n\x04name\x18\x07 \x01(\tR\x04name\x12"\n\x0cdependencies\x18\x08 \x03(\tR\x0cdependencies\x12\x1a\n\x08priority\x18\t \x01(\x05R\x08priority\x12"\n\rretry_delay_s\x18\n \x01(\x01R\x0bretryDelayS\x12\x19\n\x08retry_on\x18\x0b \x03(\tR\x07retryOn\x12\x1b\n\ttimeout_s\x18\x0c \x01(\x01R\x08timeoutS\x12\x1d\n\ndeadline_s\x18\r \x01(\x01R\tdeadlineS\x12\x1e\n\nentrypoint\x18\x0e \x01(\tR\nentrypoint\x12\x1b\n\tjson_args\x18\x0f \x01(\tR\x08jsonArgs\x12\x14\n\x05chain\x18\x10 \x03(\tR\x05chain\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"\xd6\x02\n\nTaskHandle\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status\x12\x1b\n\tworker_id\x18\x03 \x01(\tR\x08workerId\x12\x14\n\x05error\x18\x04 \x01(\tR\x05error\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n\x04name\x18\x06 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x07 \x01(\tR\tsessionId\x12\x18\n\x07attempt\x18\x08 \x01(\x05R\x07attempt\x12\x13\n\x05age_s\x18\t \x01(\x01R\x04ageS\x12\x1f\n\x0bresult_data\x18\n \x01(\x0cR\nresultData\x12 \n\x0bincarnation\x18\x0b \x01(\tR\x0bincarnation\x12\x15\n\x06wait_s\x18\x0c \x01(\x01R\x05waitS"\xed\x01\n\nTaskResult\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status\x12\x1f\n\x0bresult_data\x18\x03 \x01(\x0cR\nresultData\x12\x1f\n\x0bresult_json\x18\x04 \x01(\tR\nresultJson\x12\x14\n\x05error\x18\x05 \x01(\tR\x05error\x12.\n\nerror_kind\x18\x06 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x14\n\x05story\x18\x07 \x03(\tR\x05story"?\n\x08Function\x12\x1f\n\x0bfunction_id\x18\x01 \x01(\tR\nfunctionId\x12\x12\n\x04code\x18\x02 \x01(\x0cR\x04code"x\n\x12OpenSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\tparent_id\x18\x03 \x01(\tR\x08parentId\x12\x12\n\x04logs\x18\x04 \x01(\x08R\x04logs"\xb4\x01\n\x13OpenSessionResponse\x12\x1f\n\x0bstorage_url\x18\x01 \x01(\tR\nstorageUrl\x12\x1b\n\tmax_bytes\x18\x02 \x01(\x04R\x08maxBytes\x12\x1b\n\tmax_tasks\x18\x03 \x01(\x04R\x08maxTasks\x12#\n\rcontroller_id\x18\x04 \x01(\tR\x0ccontrollerId\x12\x1d\n\nactors_url\x18\x05 \x01(\tR\tactorsUrl"+\n\nSessionRef\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId"\xfa\x01\n\x12SubmitTasksRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05batch\x18\x02 \x01(\x04R\x05batch\x12$\n\x05tasks\x18\x03 \x03(\x0b2\x0e.fray.TaskSpecR\x05tasks\x12,\n\tfunctions\x18\x04 \x03(\x0b2\x0e.fray.FunctionR\tfunctions\x12\x1b\n\tacked_seq\x18\x05 \x01(\x04R\x08ackedSeq\x12\x16\n\x06cancel\x18\x06 \x03(\tR\x06cancel\x12&\n\x05calls\x18\x07 \x03(\x0b2\x10.fray.ActorCallsR\x05calls"O\n\x11WatchTasksRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n\tafter_seq\x18\x02 \x01(\x04R\x08afterSeq"\xe8\x01\n\nTaskEvents\x12*\n\x07results\x18\x01 \x03(\x0b2\x10.fray.TaskResultR\x07results\x12\x19\n\x08last_seq\x18\x02 \x01(\x04R\x07lastSeq\x12"\n\x04logs\x18\x03 \x03(\x0b2\x0e.fray.LogLinesR\x04logs\x12\x18\n\x07notices\x18\x04 \x03(\tR\x07notices\x12,\n\x07answers\x18\x05 \x03(\x0b2\x12.fray.ActorAnswersR\x07answers\x12\'\n\x06actors\x18\x06 \x03(\x0b2\x0f.fray.ActorInfoR\x06actors"\xa4\x01\n\x08LogLines\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n\tworker_id\x18\x04 \x01(\tR\x08workerId\x12\x1b\n\tis_stderr\x18\x05 \x01(\x08R\x08isStderr\x12\x12\n\x04text\x18\x06 \x01(\tR\x04text"\xa1\x05\n\nWorkerInfo\x12\x1b\n\tworker_id\x18\x01 \x01(\tR\x08workerId\x12\x18\n\x07address\x18\x02 \x01(\tR\x07address\x12\x1b\n\tcpu_cores\x18\x03 \x01(\x05R\x08cpuCores\x12!\n\x0cmemory_bytes\x18\x04 \x01(\x03R\x0bmemoryBytes\x12=\n\tresources\x18\x05 \x03(\x0b2\x1f.fray.WorkerInfo.ResourcesEntryR\tresources\x12.\n\x04tags\x18\x06 \x03(\x0b2\x1a.fray.WorkerInfo.TagsEntryR\x04tags\x12 \n\x0bincarnation\x18\x07 \x01(\tR\x0bincarnation\x12\x18\n\x07running\x18\x08 \x01(\x05R\x07running\x12\x1a\n\x08draining\x18\t \x01(\x08R\x08draining\x12\x1e\n\x0blast_seen_s\x18\n \x01(\x01R\tlastSeenS\x12.\n\x04used\x18\x0b \x03(\x0b2\x1a.fray.WorkerInfo.UsedEntryR\x04used\x12\x1a\n\x08attached\x18\x0c \x01(\x08R\x08attached\x12!\n\x0clane_address\x18\r \x01(\tR\x0blaneAddress\x12\x16\n\x06actors\x18\x0e \x01(\x05R\x06actors\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n\tTagsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a7\n\tUsedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"s\n\x16RegisterWorkerResponse\x12\x1f\n\x0bstorage_url\x18\x01 \x01(\tR\nstorageUrl\x12\x1f\n\x0bheartbeat_s\x18\x02 \x01(\x01R\nheartbeatS\x12\x17\n\x07lease_s\x18\x03 \x01(\x01R\x06leaseS"?\n\nAttemptRef\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt"W\n\rAttachRequest\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12$\n\x04held\x18\x02 \x03(\x0b2\x10.fray.AttemptRefR\x04held"\xfe\x03\n\tStartTask\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x1f\n\x0bfunction_id\x18\x04 \x01(\tR\nfunctionId\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12\x18\n\x07payload\x18\x06 \x01(\x0cR\x07payload\x12+\n\x11dependency_values\x18\x07 \x03(\x0cR\x10dependencyValues\x12<\n\tresources\x18\x08 \x03(\x0b2\x1e.fray.StartTask.ResourcesEntryR\tresources\x12\x1b\n\ttimeout_s\x18\t \x01(\x01R\x08timeoutS\x12\x19\n\x08retry_on\x18\n \x03(\tR\x07retryOn\x12\x12\n\x04logs\x18\x0b \x01(\x08R\x04logs\x12\x1a\n\x08priority\x18\x0c \x01(\x05R\x08priority\x12)\n\x05actor\x18\r \x01(\x0b2\x13.fray.ActorSettingsR\x05actor\x12\x14\n\x05chain\x18\x0e \x03(\tR\x05chain\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"\xab\x02\n\x08Commands\x12%\n\x05start\x18\x01 \x03(\x0b2\x0f.fray.StartTaskR\x05start\x12$\n\x04stop\x18\x02 \x03(\x0b2\x10.fray.AttemptRefR\x04stop\x12*\n\x07reclaim\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x07reclaim\x12,\n\tfunctions\x18\x04 \x03(\x0b2\x0e.fray.FunctionR\tfunctions\x12)\n\x10forget_functions\x18\x05 \x03(\tR\x0fforgetFunctions\x12&\n\x05calls\x18\x06 \x03(\x0b2\x10.fray.ActorCallsR\x05calls\x12%\n\x0eended_sessions\x18\x07 \x03(\tR\rendedSessions"\xd1\x01\n\x0eAttemptOutcome\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt\x12%\n\x04kind\x18\x03 \x01(\x0e2\x11.fray.OutcomeKindR\x04kind\x12\x18\n\x07payload\x18\x04 \x01(\x0cR\x07payload\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12\x1c\n\tretryable\x18\x06 \x01(\x08R\tretryable\x12\x13\n\x05run_s\x18\x07 \x01(\x01R\x04runS"\xf3\x02\n\rReportRequest\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x120\n\x08outcomes\x18\x02 \x03(\x0b2\x14.fray.AttemptOutcomeR\x08outcomes\x12*\n\x07blocked\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x07blocked\x12.\n\tunblocked\x18\x04 \x03(\x0b2\x10.fray.AttemptRefR\tunblocked\x12\x1a\n\x08draining\x18\x05 \x01(\x08R\x08draining\x12\x18\n\x07leaving\x18\x06 \x01(\x08R\x07leaving\x12"\n\x04logs\x18\x07 \x03(\x0b2\x0e.fray.LogLinesR\x04logs\x12*\n\x07created\x18\x08 \x03(\x0b2\x10.fray.AttemptRefR\x07created\x12,\n\x07answers\x18\t \x03(\x0b2\x12.fray.ActorAnswersR\x07answers"(\n\x0eReportResponse\x12\x16\n\x06fenced\x18\x01 \x01(\x08R\x06fenced"\xb5\x02\n\rActorSettings\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12!\n\x0cmax_restarts\x18\x02 \x01(\x05R\x0bmaxRestarts\x12(\n\x10max_task_retries\x18\x03 \x01(\x05R\x0emaxTaskRetries\x12\'\n\x0fmax_concurrency\x18\x04 \x01(\x05R\x0emaxConcurrency\x12)\n\x10checkpoint_every\x18\x05 \x01(\x05R\x0fcheckpointEvery\x12*\n\x11pending_timeout_s\x18\x06 \x01(\x01R\x0fpendingTimeoutS\x12\x1a\n\x08detached\x18\x07 \x01(\x08R\x08detached\x12\'\n\x0fnot_preemptible\x18\x08 \x01(\x08R\x0enotPreemptible"\xb9\x01\n\x12CreateActorRequest\x12"\n\x04task\x18\x01 \x01(\x0b2\x0e.fray.TaskSpecR\x04task\x12/\n\x08settings\x18\x02 \x01(\x0b2\x13.fray.ActorSettingsR\x08settings\x12*\n\x08function\x18\x03 \x01(\x0b2\x0e.fray.FunctionR\x08function\x12"\n\rget_if_exists\x18\x04 \x01(\x08R\x0bgetIfExists"X\n\x08ActorRef\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId"\xc8\x04\n\tActorInfo\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12&\n\x05state\x18\x02 \x01(\x0e2\x10.fray.ActorStateR\x05state\x12 \n\x0bincarnation\x18\x03 \x01(\x05R\x0bincarnation\x12\x18\n\x07version\x18\x04 \x01(\x04R\x07version\x12\x1b\n\tworker_id\x18\x05 \x01(\tR\x08workerId\x12!\n\x0clane_address\x18\x06 \x01(\tR\x0blaneAddress\x12\x16\n\x06reason\x18\x07 \x01(\tR\x06reason\x12.\n\nerror_kind\x18\x08 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x18\n\x07failure\x18\t \x01(\x0cR\x07failure\x12/\n\x08settings\x18\n \x01(\x0b2\x13.fray.ActorSettingsR\x08settings\x12\x1d\n\nclass_name\x18\x0b \x01(\tR\tclassName\x12\x1d\n\nsession_id\x18\x0c \x01(\tR\tsessionId\x12\x1a\n\x08restarts\x18\r \x01(\x05R\x08restarts\x12<\n\tresources\x18\x0e \x03(\x0b2\x1e.fray.ActorInfo.ResourcesEntryR\tresources\x12\x13\n\x05age_s\x18\x0f \x01(\x01R\x04ageS\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"4\n\tActorList\x12\'\n\x06actors\x18\x01 \x03(\x0b2\x0f.fray.ActorInfoR\x06actors"y\n\tActorCall\x12\x10\n\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n\x07payload\x18\x03 \x01(\x0cR\x07payload\x12\x14\n\x05chain\x18\x04 \x03(\tR\x05chain\x12\x12\n\x04logs\x18\x05 \x01(\x08R\x04logs"\xcf\x01\n\nActorCalls\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12 \n\x0bincarnation\x18\x02 \x01(\x05R\x0bincarnation\x12\x16\n\x06caller\x18\x03 \x01(\tR\x06caller\x12\x1b\n\tacked_seq\x18\x04 \x01(\x04R\x08ackedSeq\x12%\n\x05calls\x18\x05 \x03(\x0b2\x0f.fray.ActorCallR\x05calls\x12\x16\n\x06cancel\x18\x06 \x03(\x04R\x06cancel\x12\x10\n\x03way\x18\x07 \x01(\x04R\x03way"\x83\x01\n\x0bActorAnswer\x12\x10\n\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n\nerror_kind\x18\x02 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x18\n\x07payload\x18\x03 \x01(\x0cR\x07payload\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message"\xbe\x01\n\x0cActorAnswers\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12 \n\x0bincarnation\x18\x02 \x01(\x05R\x0bincarnation\x12\x16\n\x06caller\x18\x03 \x01(\tR\x06caller\x12+\n\x07answers\x18\x04 \x03(\x0b2\x11.fray.ActorAnswerR\x07answers\x12\x12\n\x04gone\x18\x05 \x01(\x08R\x04gone\x12\x18\n\x07refused\x18\x06 \x03(\x04R\x07refused"R\n\x10ListTasksRequest\x12\x14\n\x05limit\x18\x01 \x01(\x05R\x05limit\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status"H\n\x08TaskList\x12&\n\x05tasks\x18\x01 \x03(\x0b2\x10.fray.TaskHandleR\x05tasks\x12\x14\n\x05total\x18\x02 \x01(\x03R\x05total"8\n\nWorkerList\x12*\n\x07workers\x18\x01 \x03(\x0b2\x10.fray.WorkerInfoR\x07workers"I\n\x0bExplanation\x12$\n\x04task\x18\x01 \x01(\x0b2\x10.fray.TaskHandleR\x04task\x12\x14\n\x05story\x18\x02 \x03(\tR\x05story"/\n\x12CancelTasksRequest\x12\x19\n\x08task_ids\x18\x01 \x03(\tR\x07taskIds"3\n\x13CancelTasksResponse\x12\x1c\n\tcancelled\x18\x01 \x01(\x05R\tcancelled"\xdb\x05\n\rClusterStatus\x12#\n\rcontroller_id\x18\x01 \x01(\tR\x0ccontrollerId\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x19\n\x08uptime_s\x18\x03 \x01(\x01R\x07uptimeS\x12\x1a\n\x08sessions\x18\x04 \x01(\x03R\x08sessions\x124\n\x05tasks\x18\x05 \x03(\x0b2\x1e.fray.ClusterStatus.TasksEntryR\x05tasks\x124\n\x05stats\x18\x06 \x03(\x0b2\x1e.fray.ClusterStatus.StatsEntryR\x05stats\x12=\n\x08capacity\x18\x07 \x03(\x0b2!.fray.ClusterStatus.CapacityEntryR\x08capacity\x121\n\x04used\x18\x08 \x03(\x0b2\x1d.fray.ClusterStatus.UsedEntryR\x04used\x12\x18\n\x07workers\x18\t \x01(\x03R\x07workers\x127\n\x06actors\x18\n \x03(\x0b2\x1f.fray.ClusterStatus.ActorsEntryR\x06actors\x1a8\n\nTasksEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a8\n\nStatsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n\rCapacityEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n\tUsedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a9\n\x0bActorsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*\xac\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x1b\n\x17TASK_STATUS_IN_PROGRESS\x10\x02\x12\x18\n\x14TASK_STATUS_FINISHED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05*\xb3\x01\n\tErrorKind\x12\x1a\n\x16ERROR_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fERROR_KIND_USER\x10\x01\x12\x16\n\x12ERROR_KIND_TIMEOUT\x10\x02\x12\x16\n\x12ERROR_KIND_CRASHED\x10\x03\x12\x13\n\x0fERROR_KIND_LOST\x10\x04\x12\x18\n\x14ERROR_KIND_CANCELLED\x10\x05\x12\x16\n\x12ERROR_KIND_EXPIRED\x10\x06*\xca\x01\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15OUTCOME_KIND_FINISHED\x10\x01\x12\x17\n\x13OUTCOME_KIND_FAILED\x10\x02\x12\x18\n\x14OUTCOME_KIND_TIMEOUT\x10\x03\x12\x18\n\x14OUTCOME_KIND_CRASHED\x10\x04\x12\x1a\n\x16OUTCOME_KIND_CANCELLED\x10\x05\x12\x19\n\x15OUTCOME_KIND_RETURNED\x10\x06*\x8b\x01\n\nActorState\x12\x1b\n\x17ACTOR_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13ACTOR_STATE_PENDING\x10\x01\x12\x15\n\x11ACTOR_STATE_ALIVE\x10\x02\x12\x1a\n\x16ACTOR_STATE_RESTARTING\x10\x03\x12\x14\n\x10ACTOR_STATE_DEAD\x10\x042\xe9\x08\n\x0eFrayController\x12.\n\nSubmitTask\x12\x0e.fray.TaskSpec\x1a\x10.fray.TaskHandle\x123\n\rGetTaskStatus\x12\x10.fray.TaskHandle\x1a\x10.fray.TaskHandle\x123\n\rGetTaskResult\x12\x10.fray.TaskHandle\x1a\x10.fray.TaskResult\x12@\n\x0eRegisterWorker\x12\x10.fray.WorkerInfo\x1a\x1c.fray.RegisterWorkerResponse\x123\n\x12ReportTaskComplete\x12\x10.fray.TaskHandle\x1a\x0b.fray.Empty\x121\n\x10ReportTaskFailed\x12\x10.fray.TaskHandle\x1a\x0b.fray.Empty\x12B\n\x0bOpenSession\x12\x18.fray.OpenSessionRequest\x1a\x19.fray.OpenSessionResponse\x12-\n\x0cCloseSession\x12\x10.fray.SessionRef\x1a\x0b.fray.Empty\x124\n\x0bSubmitTasks\x12\x18.fray.SubmitTasksRequest\x1a\x0b.fray.Empty\x129\n\nWatchTasks\x12\x17.fray.WatchTasksRequest\x1a\x10.fray.TaskEvents0\x01\x12/\n\x06Attach\x12\x13.fray.AttachRequest\x1a\x0e.fray.Commands0\x01\x123\n\x06Report\x12\x13.fray.ReportRequest\x1a\x14.fray.ReportResponse\x128\n\x0bCreateActor\x12\x18.fray.CreateActorRequest\x1a\x0f.fray.ActorInfo\x12+\n\x08GetActor\x12\x0e.fray.ActorRef\x1a\x0f.fray.ActorInfo\x12,\n\tKillActor\x12\x0e.fray.ActorRef\x1a\x0f.fray.ActorInfo\x12*\n\nListActors\x12\x0b.fray.Empty\x1a\x0f.fray.ActorList\x123\n\tListTasks\x12\x16.fray.ListTasksRequest\x1a\x0e.fray.TaskList\x12,\n\x0bListWorkers\x12\x0b.fray.Empty\x1a\x10.fray.WorkerList\x122\n\x0bExplainTask\x12\x10.fray.TaskHandle\x1a\x11.fray.Explanation\x12B\n\x0bCancelTasks\x12\x18.fray.CancelTasksRequest\x1a\x19.fray.CancelTasksResponse\x12-\n\tGetStatus\x12\x0b.fray.Empty\x1a\x13.fray.ClusterStatus2f\n\nFrayWorker\x12/\n\x0bExecuteTask\x12\x0e.fray.TaskSpec\x1a\x10.fray.TaskResult\x12\'\n\x0bHealthCheck\x12\x0b.fray.Empty\x1a\x0b.fray.Emptyb\x06proto3',
+    b'\n\nfray.proto\x12\x04fray"\x07\n\x05Empty"\xca\x04\n\x08TaskSpec\x12\'\n\x0fserialized_data\x18\x01 \x01(\x0cR\x0eserializedData\x12;\n\tresources\x18\x02 \x03(\x0b2\x1d.fray.TaskSpec.ResourcesEntryR\tresources\x12\x1f\n\x0bmax_retries\x18\x03 \x01(\x05R\nmaxRetries\x12\x17\n\x07task_id\x18\x04 \x01(\tR\x06taskId\x12\x1d\n\nsession_id\x18\x05 \x01(\tR\tsessionId\x12\x1f\n\x0bfunction_id\x18\x06 \x01(\tR\nfunctionId\x12\x12\n\x04name\x18\x07 \x01(\tR\x04name\x12"\n\x0cdependencies\x18\x08 \x03(\tR\x0cdependencies\x12\x1a\n\x08priority\x18\t \x01(\x05R\x08priority\x12"\n\rretry_delay_s\x18\n \x01(\x01R\x0bretryDelayS\x12\x19\n\x08retry_on\x18\x0b \x03(\tR\x07retryOn\x12\x1b\n\ttimeout_s\x18\x0c \x01(\x01R\x08timeoutS\x12\x1d\n\ndeadline_s\x18\r \x01(\x01R\tdeadlineS\x12\x1e\n\nentrypoint\x18\x0e \x01(\tR\nentrypoint\x12\x1b\n\tjson_args\x18\x0f \x01(\tR\x08jsonArgs\x12\x14\n\x05chain\x18\x10 \x03(\tR\x05chain\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"\xd6\x02\n\nTaskHandle\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status\x12\x1b\n\tworker_id\x18\x03 \x01(\tR\x08workerId\x12\x14\n\x05error\x18\x04 \x01(\tR\x05error\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n\x04name\x18\x06 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x07 \x01(\tR\tsessionId\x12\x18\n\x07attempt\x18\x08 \x01(\x05R\x07attempt\x12\x13\n\x05age_s\x18\t \x01(\x01R\x04ageS\x12\x1f\n\x0bresult_data\x18\n \x01(\x0cR\nresultData\x12 \n\x0bincarnation\x18\x0b \x01(\tR\x0bincarnation\x12\x15\n\x06wait_s\x18\x0c \x01(\x01R\x05waitS"\xed\x01\n\nTaskResult\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status\x12\x1f\n\x0bresult_data\x18\x03 \x01(\x0cR\nresultData\x12\x1f\n\x0bresult_json\x18\x04 \x01(\tR\nresultJson\x12\x14\n\x05error\x18\x05 \x01(\tR\x05error\x12.\n\nerror_kind\x18\x06 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x14\n\x05story\x18\x07 \x03(\tR\x05story"?\n\x08Function\x12\x1f\n\x0bfunction_id\x18\x01 \x01(\tR\nfunctionId\x12\x12\n\x04code\x18\x02 \x01(\x0cR\x04code"x\n\x12OpenSessionRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\tparent_id\x18\x03 \x01(\tR\x08parentId\x12\x12\n\x04logs\x18\x04 \x01(\x08R\x04logs"\xd4\x01\n\x13OpenSessionResponse\x12\x1f\n\x0bstorage_url\x18\x01 \x01(\tR\nstorageUrl\x12\x1b\n\tmax_bytes\x18\x02 \x01(\x04R\x08maxBytes\x12\x1b\n\tmax_tasks\x18\x03 \x01(\x04R\x08maxTasks\x12#\n\rcontroller_id\x18\x04 \x01(\tR\x0ccontrollerId\x12\x1d\n\nactors_url\x18\x05 \x01(\tR\tactorsUrl\x12\x1e\n\ngeneration\x18\x06 \x01(\x04R\ngeneration"+\n\nSessionRef\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId"\x9a\x02\n\x12SubmitTasksRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05batch\x18\x02 \x01(\x04R\x05batch\x12$\n\x05tasks\x18\x03 \x03(\x0b2\x0e.fray.TaskSpecR\x05tasks\x12,\n\tfunctions\x18\x04 \x03(\x0b2\x0e.fray.FunctionR\tfunctions\x12\x1b\n\tacked_seq\x18\x05 \x01(\x04R\x08ackedSeq\x12\x16\n\x06cancel\x18\x06 \x03(\tR\x06cancel\x12&\n\x05calls\x18\x07 \x03(\x0b2\x10.fray.ActorCallsR\x05calls\x12\x1e\n\ngeneration\x18\x08 \x01(\x04R\ngeneration"+\n\x13SubmitTasksResponse\x12\x14\n\x05saved\x18\x01 \x01(\x08R\x05saved"o\n\x11WatchTasksRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x1b\n\tafter_seq\x18\x02 \x01(\x04R\x08afterSeq\x12\x1e\n\ngeneration\x18\x03 \x01(\x04R\ngeneration"\xa9\x02\n\nTaskEvents\x12*\n\x07results\x18\x01 \x03(\x0b2\x10.fray.TaskResultR\x07results\x12\x19\n\x08last_seq\x18\x02 \x01(\x04R\x07lastSeq\x12"\n\x04logs\x18\x03 \x03(\x0b2\x0e.fray.LogLinesR\x04logs\x12\x18\n\x07notices\x18\x04 \x03(\tR\x07notices\x12,\n\x07answers\x18\x05 \x03(\x0b2\x12.fray.ActorAnswersR\x07answers\x12\'\n\x06actors\x18\x06 \x03(\x0b2\x0f.fray.ActorInfoR\x06actors\x12\x1e\n\ngeneration\x18\x07 \x01(\x04R\ngeneration\x12\x1f\n\x0bsaved_batch\x18\x08 \x01(\x04R\nsavedBatch"\xa4\x01\n\x08LogLines\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n\x07task_id\x18\x02 \x01(\tR\x06taskId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n\tworker_id\x18\x04 \x01(\tR\x08workerId\x12\x1b\n\tis_stderr\x18\x05 \x01(\x08R\x08isStderr\x12\x12\n\x04text\x18\x06 \x01(\tR\x04text"\xa1\x05\n\nWorkerInfo\x12\x1b\n\tworker_id\x18\x01 \x01(\tR\x08workerId\x12\x18\n\x07address\x18\x02 \x01(\tR\x07address\x12\x1b\n\tcpu_cores\x18\x03 \x01(\x05R\x08cpuCores\x12!\n\x0cmemory_bytes\x18\x04 \x01(\x03R\x0bmemoryBytes\x12=\n\tresources\x18\x05 \x03(\x0b2\x1f.fray.WorkerInfo.ResourcesEntryR\tresources\x12.\n\x04tags\x18\x06 \x03(\x0b2\x1a.fray.WorkerInfo.TagsEntryR\x04tags\x12 \n\x0bincarnation\x18\x07 \x01(\tR\x0bincarnation\x12\x18\n\x07running\x18\x08 \x01(\x05R\x07running\x12\x1a\n\x08draining\x18\t \x01(\x08R\x08draining\x12\x1e\n\x0blast_seen_s\x18\n \x01(\x01R\tlastSeenS\x12.\n\x04used\x18\x0b \x03(\x0b2\x1a.fray.WorkerInfo.UsedEntryR\x04used\x12\x1a\n\x08attached\x18\x0c \x01(\x08R\x08attached\x12!\n\x0clane_address\x18\r \x01(\tR\x0blaneAddress\x12\x16\n\x06actors\x18\x0e \x01(\x05R\x06actors\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n\tTagsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a7\n\tUsedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"s\n\x16RegisterWorkerResponse\x12\x1f\n\x0bstorage_url\x18\x01 \x01(\tR\nstorageUrl\x12\x1f\n\x0bheartbeat_s\x18\x02 \x01(\x01R\nheartbeatS\x12\x17\n\x07lease_s\x18\x03 \x01(\x01R\x06leaseS"?\n\nAttemptRef\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt"\x9d\x01\n\rAttachRequest\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12$\n\x04held\x18\x02 \x03(\x0b2\x10.fray.AttemptRefR\x04held\x12$\n\x04told\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x04told\x12\x1e\n\ngeneration\x18\x04 \x01(\x04R\ngeneration"\xfe\x03\n\tStartTask\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId\x12\x1f\n\x0bfunction_id\x18\x04 \x01(\tR\nfunctionId\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12\x18\n\x07payload\x18\x06 \x01(\x0cR\x07payload\x12+\n\x11dependency_values\x18\x07 \x03(\x0cR\x10dependencyValues\x12<\n\tresources\x18\x08 \x03(\x0b2\x1e.fray.StartTask.ResourcesEntryR\tresources\x12\x1b\n\ttimeout_s\x18\t \x01(\x01R\x08timeoutS\x12\x19\n\x08retry_on\x18\n \x03(\tR\x07retryOn\x12\x12\n\x04logs\x18\x0b \x01(\x08R\x04logs\x12\x1a\n\x08priority\x18\x0c \x01(\x05R\x08priority\x12)\n\x05actor\x18\r \x01(\x0b2\x13.fray.ActorSettingsR\x05actor\x12\x14\n\x05chain\x18\x0e \x03(\tR\x05chain\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"\xee\x02\n\x08Commands\x12%\n\x05start\x18\x01 \x03(\x0b2\x0f.fray.StartTaskR\x05start\x12$\n\x04stop\x18\x02 \x03(\x0b2\x10.fray.AttemptRefR\x04stop\x12*\n\x07reclaim\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x07reclaim\x12,\n\tfunctions\x18\x04 \x03(\x0b2\x0e.fray.FunctionR\tfunctions\x12)\n\x10forget_functions\x18\x05 \x03(\tR\x0fforgetFunctions\x12&\n\x05calls\x18\x06 \x03(\x0b2\x10.fray.ActorCallsR\x05calls\x12%\n\x0eended_sessions\x18\x07 \x03(\tR\rendedSessions\x12\x1e\n\ngeneration\x18\x08 \x01(\x04R\ngeneration\x12!\n\x0csaved_report\x18\t \x01(\x04R\x0bsavedReport"\xd1\x01\n\x0eAttemptOutcome\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n\x07attempt\x18\x02 \x01(\x05R\x07attempt\x12%\n\x04kind\x18\x03 \x01(\x0e2\x11.fray.OutcomeKindR\x04kind\x12\x18\n\x07payload\x18\x04 \x01(\x0cR\x07payload\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12\x1c\n\tretryable\x18\x06 \x01(\x08R\tretryable\x12\x13\n\x05run_s\x18\x07 \x01(\x01R\x04runS"\x8b\x03\n\rReportRequest\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x120\n\x08outcomes\x18\x02 \x03(\x0b2\x14.fray.AttemptOutcomeR\x08outcomes\x12*\n\x07blocked\x18\x03 \x03(\x0b2\x10.fray.AttemptRefR\x07blocked\x12.\n\tunblocked\x18\x04 \x03(\x0b2\x10.fray.AttemptRefR\tunblocked\x12\x1a\n\x08draining\x18\x05 \x01(\x08R\x08draining\x12\x18\n\x07leaving\x18\x06 \x01(\x08R\x07leaving\x12"\n\x04logs\x18\x07 \x03(\x0b2\x0e.fray.LogLinesR\x04logs\x12*\n\x07created\x18\x08 \x03(\x0b2\x10.fray.AttemptRefR\x07created\x12,\n\x07answers\x18\t \x03(\x0b2\x12.fray.ActorAnswersR\x07answers\x12\x16\n\x06number\x18\n \x01(\x04R\x06number"k\n\x0eReportResponse\x12\x16\n\x06fenced\x18\x01 \x01(\x08R\x06fenced\x12\x1e\n\ngeneration\x18\x02 \x01(\x04R\ngeneration\x12!\n\x0csaved_report\x18\x03 \x01(\x04R\x0bsavedReport"\xb5\x02\n\rActorSettings\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12!\n\x0cmax_restarts\x18\x02 \x01(\x05R\x0bmaxRestarts\x12(\n\x10max_task_retries\x18\x03 \x01(\x05R\x0emaxTaskRetries\x12\'\n\x0fmax_concurrency\x18\x04 \x01(\x05R\x0emaxConcurrency\x12)\n\x10checkpoint_every\x18\x05 \x01(\x05R\x0fcheckpointEvery\x12*\n\x11pending_timeout_s\x18\x06 \x01(\x01R\x0fpendingTimeoutS\x12\x1a\n\x08detached\x18\x07 \x01(\x08R\x08detached\x12\'\n\x0fnot_preemptible\x18\x08 \x01(\x08R\x0enotPreemptible"\xb9\x01\n\x12CreateActorRequest\x12"\n\x04task\x18\x01 \x01(\x0b2\x0e.fray.TaskSpecR\x04task\x12/\n\x08settings\x18\x02 \x01(\x0b2\x13.fray.ActorSettingsR\x08settings\x12*\n\x08function\x18\x03 \x01(\x0b2\x0e.fray.FunctionR\x08function\x12"\n\rget_if_exists\x18\x04 \x01(\x08R\x0bgetIfExists"X\n\x08ActorRef\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n\nsession_id\x18\x03 \x01(\tR\tsessionId"\xc8\x04\n\tActorInfo\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12&\n\x05state\x18\x02 \x01(\x0e2\x10.fray.ActorStateR\x05state\x12 \n\x0bincarnation\x18\x03 \x01(\x05R\x0bincarnation\x12\x18\n\x07version\x18\x04 \x01(\x04R\x07version\x12\x1b\n\tworker_id\x18\x05 \x01(\tR\x08workerId\x12!\n\x0clane_address\x18\x06 \x01(\tR\x0blaneAddress\x12\x16\n\x06reason\x18\x07 \x01(\tR\x06reason\x12.\n\nerror_kind\x18\x08 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x18\n\x07failure\x18\t \x01(\x0cR\x07failure\x12/\n\x08settings\x18\n \x01(\x0b2\x13.fray.ActorSettingsR\x08settings\x12\x1d\n\nclass_name\x18\x0b \x01(\tR\tclassName\x12\x1d\n\nsession_id\x18\x0c \x01(\tR\tsessionId\x12\x1a\n\x08restarts\x18\r \x01(\x05R\x08restarts\x12<\n\tresources\x18\x0e \x03(\x0b2\x1e.fray.ActorInfo.ResourcesEntryR\tresources\x12\x13\n\x05age_s\x18\x0f \x01(\x01R\x04ageS\x1a<\n\x0eResourcesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"4\n\tActorList\x12\'\n\x06actors\x18\x01 \x03(\x0b2\x0f.fray.ActorInfoR\x06actors"y\n\tActorCall\x12\x10\n\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n\x07payload\x18\x03 \x01(\x0cR\x07payload\x12\x14\n\x05chain\x18\x04 \x03(\tR\x05chain\x12\x12\n\x04logs\x18\x05 \x01(\x08R\x04logs"\xcf\x01\n\nActorCalls\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12 \n\x0bincarnation\x18\x02 \x01(\x05R\x0bincarnation\x12\x16\n\x06caller\x18\x03 \x01(\tR\x06caller\x12\x1b\n\tacked_seq\x18\x04 \x01(\x04R\x08ackedSeq\x12%\n\x05calls\x18\x05 \x03(\x0b2\x0f.fray.ActorCallR\x05calls\x12\x16\n\x06cancel\x18\x06 \x03(\x04R\x06cancel\x12\x10\n\x03way\x18\x07 \x01(\x04R\x03way"\x83\x01\n\x0bActorAnswer\x12\x10\n\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n\nerror_kind\x18\x02 \x01(\x0e2\x0f.fray.ErrorKindR\terrorKind\x12\x18\n\x07payload\x18\x03 \x01(\x0cR\x07payload\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message"\xbe\x01\n\x0cActorAnswers\x12\x19\n\x08actor_id\x18\x01 \x01(\tR\x07actorId\x12 \n\x0bincarnation\x18\x02 \x01(\x05R\x0bincarnation\x12\x16\n\x06caller\x18\x03 \x01(\tR\x06caller\x12+\n\x07answers\x18\x04 \x03(\x0b2\x11.fray.ActorAnswerR\x07answers\x12\x12\n\x04gone\x18\x05 \x01(\x08R\x04gone\x12\x18\n\x07refused\x18\x06 \x03(\x04R\x07refused"R\n\x10ListTasksRequest\x12\x14\n\x05limit\x18\x01 \x01(\x05R\x05limit\x12(\n\x06status\x18\x02 \x01(\x0e2\x10.fray.TaskStatusR\x06status"H\n\x08TaskList\x12&\n\x05tasks\x18\x01 \x03(\x0b2\x10.fray.TaskHandleR\x05tasks\x12\x14\n\x05total\x18\x02 \x01(\x03R\x05total"8\n\nWorkerList\x12*\n\x07workers\x18\x01 \x03(\x0b2\x10.fray.WorkerInfoR\x07workers"I\n\x0bExplanation\x12$\n\x04task\x18\x01 \x01(\x0b2\x10.fray.TaskHandleR\x04task\x12\x14\n\x05story\x18\x02 \x03(\tR\x05story"/\n\x12CancelTasksRequest\x12\x19\n\x08task_ids\x18\x01 \x03(\tR\x07taskIds"3\n\x13CancelTasksResponse\x12\x1c\n\tcancelled\x18\x01 \x01(\x05R\tcancelled"\x94\x06\n\rClusterStatus\x12#\n\rcontroller_id\x18\x01 \x01(\tR\x0ccontrollerId\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x19\n\x08uptime_s\x18\x03 \x01(\x01R\x07uptimeS\x12\x1a\n\x08sessions\x18\x04 \x01(\x03R\x08sessions\x124\n\x05tasks\x18\x05 \x03(\x0b2\x1e.fray.ClusterStatus.TasksEntryR\x05tasks\x124\n\x05stats\x18\x06 \x03(\x0b2\x1e.fray.ClusterStatus.StatsEntryR\x05stats\x12=\n\x08capacity\x18\x07 \x03(\x0b2!.fray.ClusterStatus.CapacityEntryR\x08capacity\x121\n\x04used\x18\x08 \x03(\x0b2\x1d.fray.ClusterStatus.UsedEntryR\x04used\x12\x18\n\x07workers\x18\t \x01(\x03R\x07workers\x127\n\x06actors\x18\n \x03(\x0b2\x1f.fray.ClusterStatus.ActorsEntryR\x06actors\x12\x1d\n\nstate_path\x18\x0b \x01(\tR\tstatePath\x12\x18\n\x07trouble\x18\x0c \x01(\tR\x07trouble\x1a8\n\nTasksEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a8\n\nStatsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n\rCapacityEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a7\n\tUsedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a9\n\x0bActorsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*\xac\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x1b\n\x17TASK_STATUS_IN_PROGRESS\x10\x02\x12\x18\n\x14TASK_STATUS_FINISHED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05*\xb3\x01\n\tErrorKind\x12\x1a\n\x16ERROR_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fERROR_KIND_USER\x10\x01\x12\x16\n\x12ERROR_KIND_TIMEOUT\x10\x02\x12\x16\n\x12ERROR_KIND_CRASHED\x10\x03\x12\x13\n\x0fERROR_KIND_LOST\x10\x04\x12\x18\n\x14ERROR_KIND_CANCELLED\x10\x05\x12\x16\n\x12ERROR_KIND_EXPIRED\x10\x06*\xca\x01\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15OUTCOME_KIND_FINISHED\x10\x01\x12\x17\n\x13OUTCOME_KIND_FAILED\x10\x02\x12\x18\n\x14OUTCOME_KIND_TIMEOUT\x10\x03\x12\x18\n\x14OUTCOME_KIND_CRASHED\x10\x04\x12\x1a\n\x16OUTCOME_KIND_CANCELLED\x10\x05\x12\x19\n\x15OUTCOME_KIND_RETURNED\x10\x06*\x8b\x01\n\nActorState\x12\x1b\n\x17ACTOR_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13ACTOR_STATE_PENDING\x10\x01\x12\x15\n\x11ACTOR_STATE_ALIVE\x10\x02\x12\x1a\n\x16ACTOR_STATE_RESTARTING\x10\x03\x12\x14\n\x10ACTOR_STATE_DEAD\x10\x042\xf7\x08\n\x0eFrayController\x12.\n\nSubmitTask\x12\x0e.fray.TaskSpec\x1a\x10.fray.TaskHandle\x123\n\rGetTaskStatus\x12\x10.fray.TaskHandle\x1a\x10.fray.TaskHandle\x123\n\rGetTaskResult\x12\x10.fray.TaskHandle\x1a\x10.fray.TaskResult\x12@\n\x0eRegisterWorker\x12\x10.fray.WorkerInfo\x1a\x1c.fray.RegisterWorkerResponse\x123\n\x12ReportTaskComplete\x12\x10.fray.TaskHandle\x1a\x0b.fray.Empty\x121\n\x10ReportTaskFailed\x12\x10.fray.TaskHandle\x1a\x0b.fray.Empty\x12B\n\x0bOpenSession\x12\x18.fray.OpenSessionRequest\x1a\x19.fray.OpenSessionResponse\x12-\n\x0cCloseSession\x12\x10.fray.SessionRef\x1a\x0b.fray.Empty\x12B\n\x0bSubmitTasks\x12\x18.fray.SubmitTasksRequest\x1a\x19.fray.SubmitTasksResponse\x129\n\nWatchTasks\x12\x17.fray.WatchTasksRequest\x1a\x10.fray.TaskEvents0\x01\x12/\n\x06Attach\x12\x13.fray.AttachRequest\x1a\x0e.fray.Commands0\x01\x123\n\x06Report\x12\x13.fray.ReportRequest\x1a\x14.fray.ReportResponse\x128\n\x0bCreateActor\x12\x18.fray.CreateActorRequest\x1a\x0f.fray.ActorInfo\x12+\n\x08GetActor\x12\x0e.fray.ActorRef\x1a\x0f.fray.ActorInfo\x12,\n\tKillActor\x12\x0e.fray.ActorRef\x1a\x0f.fray.ActorInfo\x12*\n\nListActors\x12\x0b.fray.Empty\x1a\x0f.fray.ActorList\x123\n\tListTasks\x12\x16.fray.ListTasksRequest\x1a\x0e.fray.TaskList\x12,\n\x0bListWorkers\x12\x0b.fray.Empty\x1a\x10.fray.WorkerList\x122\n\x0bExplainTask\x12\x10.fray.TaskHandle\x1a\x11.fray.Explanation\x12B\n\x0bCancelTasks\x12\x18.fray.CancelTasksRequest\x1a\x19.fray.CancelTasksResponse\x12-\n\tGetStatus\x12\x0b.fray.Empty\x1a\x13.fray.ClusterStatus2f\n\nFrayWorker\x12/\n\x0bExecuteTask\x12\x0e.fray.TaskSpec\x1a\x10.fray.TaskResult\x12\'\n\x0bHealthCheck\x12\x0b.fray.Empty\x1a\x0b.fray.Emptyb\x06proto3',
     [],
     {
         "Empty": Empty,
@@ -2403,6 +2545,7 @@ _DESC = file_desc(
         "OpenSessionResponse": OpenSessionResponse,
         "SessionRef": SessionRef,
         "SubmitTasksRequest": SubmitTasksRequest,
+        "SubmitTasksResponse": SubmitTasksResponse,
         "WatchTasksRequest": WatchTasksRequest,
         "TaskEvents": TaskEvents,
         "LogLines": LogLines,

@@ -9,10 +9,37 @@ from connectrpc.errors import ConnectError
 
 from fray import errors
 
-__all__ = ["SESSION_UNKNOWN", "Code", "ConnectError", "NotKnown", "Refused", "SessionUnknown", "to_fray_error", "unreachable"]
+__all__ = [
+    "RESTARTED",
+    "SESSION_UNKNOWN",
+    "Code",
+    "ConnectError",
+    "NotKnown",
+    "Refused",
+    "Restarted",
+    "SessionUnknown",
+    "to_fray_error",
+    "unreachable",
+]
 
 SESSION_UNKNOWN = "session-unknown"
 """Begins the message of a call for a session that the controller does not have."""
+
+
+RESTARTED = "generation"
+"""Begins the message of a refusal of numbers that an earlier life of the controller gave; the present one's number follows."""
+
+
+class Restarted(errors.TransportError):
+    """The controller was restarted since the numbers in the call were given."""
+
+    retryable = True
+
+    @property
+    def generation(self) -> int:
+        """Number of the controller's present life."""
+        found = re.match(rf"{RESTARTED} (\d+)", str(self))
+        return int(found[1]) if found else 0
 
 
 class SessionUnknown(errors.TransportError):
@@ -46,6 +73,8 @@ def to_fray_error(error: Exception, address: str) -> errors.FrayError:
         return SessionUnknown(text) if text.startswith(SESSION_UNKNOWN) else NotKnown(text)
     if code is Code.ALREADY_EXISTS:
         return errors.ActorNameTaken(text)
+    if code is Code.ABORTED:
+        return Restarted(text)
     if code is Code.RESOURCE_EXHAUSTED:
         return Refused(text)
     if code is Code.DEADLINE_EXCEEDED:

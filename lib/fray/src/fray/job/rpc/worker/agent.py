@@ -70,6 +70,7 @@ class Agent:
         self._pool = ExecutorPool(environment, self._on_frame, self._on_exit, self._on_output)
         self.desk = ActorDesk(self._send, self._has_lease)
         self._relay = _Relay(lambda: self._news.set())
+        self._generation = 0
         self._heartbeat_s = HEARTBEAT_S
         self._lease_s = self._lease_until = 0.0
         self._functions: dict[str, bytes] = {}
@@ -157,8 +158,7 @@ class Agent:
         backoff_s = MIN_BACKOFF_S
         while True:
             try:
-                held = [pb.AttemptRef(task_id=task, attempt=attempt) for task, attempt in self._core.held()]
-                async for commands in self._client.attach(pb.AttachRequest(incarnation=self._info.incarnation, held=held)):
+                async for commands in self._client.attach(self._attach_request()):
                     backoff_s = MIN_BACKOFF_S
                     self._obey(commands)
             except NotKnown:
@@ -174,7 +174,26 @@ class Agent:
             await asyncio.sleep(backoff_s)
             backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
 
+    def _attach_request(self) -> pb.AttachRequest:
+        return pb.AttachRequest(
+            incarnation=self._info.incarnation,
+            held=_refs(self._core.held()),
+            told=_refs(self._core.told()),
+            generation=self._generation,
+        )
+
+    def _begin_generation(self, generation: int) -> None:
+        """Take note of the controller's present life; a later one is told what the earlier one may not have saved."""
+        if generation > self._generation:
+            if self._generation:
+                log.warning("worker %s: the controller was restarted", self.worker_id)
+                self._core.tell_again()
+                self._news.set()
+            self._generation = generation
+
     def _obey(self, commands: pb.Commands) -> None:
+        self._begin_generation(commands.generation)
+        self._core.forget(commands.saved_report)
         now = self._clock.now()
         for function in commands.functions:
             self._functions[function.function_id] = function.code
@@ -216,7 +235,12 @@ class Agent:
                 backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
                 continue
             backoff_s = MIN_BACKOFF_S
+            self._begin_generation(answer.generation)
+            if answer.generation < self._generation:
+                self._news.set()  # told to a life of the controller that is over
+                continue
             self._core.acknowledge(report)
+            self._core.forget(answer.saved_report)
             if incarnation == self._info.incarnation:
                 self._lease_until = sent_at + self._lease_s
                 self.desk.renew()
@@ -256,6 +280,7 @@ class Agent:
             logs=self._take_logs(),
             created=_refs(report.created),
             answers=answers or [],
+            number=report.number,
         )
 
     # --- executors

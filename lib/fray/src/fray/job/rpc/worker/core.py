@@ -142,6 +142,8 @@ class Report:
     """Attempts that went on."""
     created: list[tuple[TaskId, int]] = field(default_factory=list)
     """Actors whose constructors have returned."""
+    number: int = 0
+    """1, 2, 3...: names the report to the controller, which tells up to which all is saved."""
 
 
 class WorkerCore:
@@ -163,8 +165,9 @@ class WorkerCore:
         """Actors that have ended, to be taken by the agent."""
         self._queue: deque[Item] = deque()
         self._durations: dict[str, float] = {}
-        self._outbox: dict[int, Outcome] = {}
-        self._outbox_count = 0
+        self._outbox: dict[int, Outcome] = {}  # to be reported
+        self._unsaved: dict[int, tuple[int, Outcome]] = {}  # reported, and in which report; kept until that is saved
+        self._outbox_count = self._report_count = 0
         self._waits: dict[tuple[TaskId, int], bool] = {}  # attempts whose waiting changed, and whether they wait now
         self._waiting: dict[tuple[TaskId, int], None] = {}  # all that wait now
         self._created: dict[tuple[TaskId, int], bool] = {}  # actors that were constructed, and whether that is acknowledged
@@ -352,6 +355,7 @@ class WorkerCore:
         self.items.clear()
         self._queue.clear()
         self._outbox.clear()
+        self._unsaved.clear()
         self._waits.clear()
         self._waiting.clear()
         self._created.clear()
@@ -367,10 +371,13 @@ class WorkerCore:
         return min(times, default=None)
 
     def held(self) -> list[tuple[TaskId, int]]:
-        """Return the attempts that are here, or whose outcome is not acknowledged."""
-        return [(i.task, i.attempt) for i in self.items.values() if not i.direct] + [
-            (o.task, o.attempt) for o in self._outbox.values()
-        ]
+        """Return the attempts that are here, or whose outcome the controller has not been told."""
+        running = [(i.task, i.attempt) for i in self.items.values() if not i.direct]
+        return running + [(outcome.task, outcome.attempt) for outcome in self._outbox.values()]
+
+    def told(self) -> list[tuple[TaskId, int]]:
+        """Return the attempts whose outcome the controller has been told and has not saved: a restarted one knows nothing."""
+        return [(outcome.task, outcome.attempt) for _, outcome in self._unsaved.values()]
 
     def has_news(self) -> bool:
         """Whether there is something to report."""
@@ -382,7 +389,8 @@ class WorkerCore:
 
     def report(self, limit: int) -> Report:
         """Return what is to be reported; outcomes come again until ``acknowledge``."""
-        report = Report()
+        self._report_count += 1
+        report = Report(number=self._report_count)
         for number, outcome in self._outbox.items():
             if len(report.outcomes) >= limit:
                 break
@@ -393,9 +401,13 @@ class WorkerCore:
         return report
 
     def acknowledge(self, report: Report) -> None:
-        """Forget what the controller has been told, unless it has changed since."""
-        for _, number in report.outcomes:
-            self._outbox.pop(number, None)
+        """Take note that the controller has been told; what has changed since is told again.
+
+        Outcomes are kept until ``forget``: a controller that is restarted may not know of them.
+        """
+        for outcome, number in report.outcomes:
+            if self._outbox.pop(number, None) is not None:
+                self._unsaved[number] = (report.number, outcome)
         for key, is_blocked in (dict.fromkeys(report.blocked, True) | dict.fromkeys(report.unblocked, False)).items():
             if self._waits.get(key) is is_blocked:
                 del self._waits[key]
@@ -403,9 +415,24 @@ class WorkerCore:
             if key in self._created:
                 self._created[key] = True
 
+    def forget(self, report_number: int) -> None:
+        """Drop what the controller has saved: all that was told up to a report."""
+        while self._unsaved:
+            first = next(iter(self._unsaved))
+            if self._unsaved[first][0] > report_number:
+                return
+            del self._unsaved[first]
+
+    def tell_again(self) -> None:
+        """Report what was not saved once more: the controller was restarted."""
+        self._outbox = {number: outcome for number, (_, outcome) in self._unsaved.items()} | self._outbox
+        self._unsaved.clear()
+        for key in self._created:
+            self._created[key] = False
+
     def idle(self) -> bool:
-        """Whether nothing runs or waits, and everything is acknowledged."""
-        return not self.items and not self._outbox
+        """Whether nothing runs or waits, and everything is saved by the controller."""
+        return not self.items and not self._outbox and not self._unsaved
 
     # --- steps
 

@@ -25,6 +25,7 @@ def request(state: State, event: ActorRequested, out: list[Effect]) -> None:
         state.actor_names[spec.actor.name] = spec.id
     if spec.actor.detached:
         state.sessions[spec.session] = Session(spec.session, name=f"actor {spec.name}", detached=True)
+        state.changes.change_session(state.sessions[spec.session])
     state.stats["actors accepted"] += 1
     tasks.accept(state, state.sessions[spec.session], spec, event.now, out, watcher=event.session)
 

@@ -12,6 +12,7 @@ def announce(state: State, task: Task, actor: Actor, to: ActorState, out: list[E
     """Change an actor's state, and tell all that watch it."""
     actor.state = to
     actor.version += 1
+    state.changes.change_task(task)
     actor.watchers &= state.sessions.keys()
     out.extend(TellActor(session, task) for session in sorted(actor.watchers))
 
@@ -22,7 +23,7 @@ def bury(state: State, task: Task, actor: Actor, out: list[Effect]) -> None:
         del state.actor_names[actor.spec.name]
     task.spec = replace(task.spec, payload=b"")
     while len(state.dead_actors) >= HISTORY_LIMIT:
-        del state.dead_actors[next(iter(state.dead_actors))]
+        state.changes.drop_task(state.dead_actors.pop(next(iter(state.dead_actors))))
     state.dead_actors[task.spec.id] = task
     state.stats["actors ended"] += 1
     announce(state, task, actor, ActorState.DEAD, out)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fray.errors import InvalidTransition
+from fray.job.rpc.controller.core.changes import Changes, NoChanges
 from fray.types import Incarnation, SessionId, TaskId, WorkerId
 
 if TYPE_CHECKING:
@@ -477,6 +478,11 @@ class State:
     """Actors that live, by name."""
     dead_actors: dict[TaskId, Task] = field(default_factory=dict)
     """Actors that have ended, the latest last, for those who ask."""
+    awaited: set[Incarnation] = field(default_factory=set)
+    """Workers that were there before a restart and may still have what looks as if it waits: until they have come back, or
+    were given up, nothing is placed."""
+    changes: Changes = field(default_factory=NoChanges)
+    """What has changed since the state was saved last."""
     ticket: int = 0
     """Source of tie-breakers."""
 

@@ -50,7 +50,9 @@ def enqueue(state: State, task: Task, front: bool = False) -> None:
 
 
 def dispatch(state: State, now: float, out: list[Effect]) -> None:
-    """Place whatever can be placed."""
+    """Place whatever can be placed; nothing while workers of before a restart are awaited."""
+    if state.awaited:
+        return
     _drop_reservations(state)
     active = [queue for queue in state.queues.values() if queue.length]
     if not active:
@@ -177,22 +179,28 @@ def _may_prefetch(state: State, worker: Worker, task: Task) -> bool:
     return ahead_s + estimate <= max(PREFETCH_S, estimate) * slots and len(worker.prefetched) < MAX_PREFETCH * slots
 
 
-def _assign(state: State, worker: Worker, task: Task, now: float) -> None:
+def take_over(state: State, worker: Worker, task: Task) -> None:
+    """Count a queued task's latest attempt as the worker's; it is already there. The caller has counted it out of its queue."""
     task.move(TaskState.ASSIGNED)
-    task.attempt += 1
     task.worker = worker.incarnation
-    task.assigned_at = now
     worker.assigned[task.spec.id] = task
     if task.actor is not None:
         worker.actors += 1
-    if (task.actor is not None or not worker.prefetched) and worker.fits(task.spec.shape):
+    if task.actor is not None or (not worker.prefetched and worker.fits(task.spec.shape)):
         occupy(worker, task)
-        task.tell(now, f"assigned to {worker.id}")
     else:
         worker.prefetched[task.spec.id] = task
         estimate_s = state.durations.get(task.spec.function_id, 0.0)
         worker.backlog_s[task.spec.priority] = worker.backlog_s.get(task.spec.priority, 0.0) + estimate_s
-        task.tell(now, f"queued ahead on {worker.id}")
+
+
+def _assign(state: State, worker: Worker, task: Task, now: float) -> None:
+    task.attempt += 1
+    task.assigned_at = now
+    take_over(state, worker, task)
+    if task.actor is not None:
+        state.changes.change_task(task)
+    task.tell(now, f"assigned to {worker.id}" if task.holding else f"queued ahead on {worker.id}")
 
 
 def _note_stuck(state: State, queue: ShapeQueue, now: float, out: list[Effect]) -> None:

@@ -24,6 +24,7 @@ def open_session(state: State, event: SessionOpened, out: list[Effect]) -> None:
         unwatched_since=event.now,
         anonymous=event.anonymous,
     )
+    state.changes.change_session(state.sessions[event.session])
     if parent is not None:
         parent.children.add(event.session)
     if not event.anonymous:
@@ -69,6 +70,7 @@ def end(state: State, session_id: SessionId, why: str, now: float, out: list[Eff
     if session is None or session.closed:
         return
     session.closed = True
+    state.changes.change_session(session)
     for child in sorted(session.children):
         end(state, child, why, now, out)
     parent = state.sessions.get(session.parent) if session.parent else None
@@ -83,4 +85,5 @@ def end(state: State, session_id: SessionId, why: str, now: float, out: list[Eff
             tasks.stop(state, task, ErrorKind.CANCELLED, why, now, out)
     if not session.live and session_id in state.sessions:
         del state.sessions[session_id]
+        state.changes.drop_session(session_id)
         out.append(EndSession(session_id))

@@ -32,6 +32,9 @@ def explain_pending(state: State, task: Task, now: float) -> str:
         return f"backs off before attempt {task.attempt + 1}, for another {max(0.0, task.delayed_until - now):.1f} s"
     if task.state is not TaskState.QUEUED:
         return ""
+    if state.awaited:
+        names = sorted(state.workers[incarnation].id for incarnation in state.awaited)
+        return f"waits until workers of before the controller's restart are back or given up: {', '.join(names[:5])}"
     shape = task.spec.shape
     live = [worker for worker in state.workers.values() if worker.attached]
     if not live:

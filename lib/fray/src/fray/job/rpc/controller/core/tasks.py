@@ -36,6 +36,7 @@ def submit(state: State, event: TasksSubmitted, out: list[Effect]) -> None:
             state.stats["batches repeated"] += 1
             return
         session.last_batch = event.batch
+        state.changes.change_session(session)
     for spec in event.tasks:
         if spec.id in state.tasks:
             state.stats["tasks repeated"] += 1
@@ -83,6 +84,7 @@ def stop(state: State, task: Task, kind: ErrorKind, why: str, now: float, out: l
         end(state, task, final, now, out, error=kind, message=why)
     elif task.cancelling is None and task.worker is not None:
         task.cancelling, task.message = kind, why
+        state.changes.change_task(task)
         task.tell(now, f"asked its worker to stop it: {why}")
         out.append(StopTasks(task.worker, [(task.spec.id, task.attempt)]))
 
@@ -98,6 +100,8 @@ def carry_out(state: State, task: Task, verdict: Verdict, outcome: Outcome | Non
     """Do what was decided about a task whose attempt is over."""
     placement.release(state, task)
     move = verdict.move
+    if outcome is None or outcome.kind is not OutcomeKind.RETURNED:  # one that was handed back costs nothing: no need to save
+        state.changes.change_task(task)
     if task.actor is not None and move in (Move.REQUEUE, Move.RETRY):
         again = ActorState.RESTARTING if task.actor.was_constructed else ActorState.PENDING
         announce(state, task, task.actor, again, out)
@@ -137,6 +141,7 @@ def end(
     task.move(final)
     task.ended_at, size = now, len(task.spec.payload)
     task.result, task.error_kind, task.message = payload, error, message
+    state.changes.change_task(task)
     task.tell(now, final.value if final is TaskState.FINISHED else f"{final.value}: {message}")
     if task.actor is not None:
         bury(state, task, task.actor, out)
@@ -154,6 +159,7 @@ def end(
             task.acknowledged = True
             if not session.live and session.id in state.sessions:
                 del state.sessions[session.id]
+                state.changes.drop_session(session.id)
                 out.append(EndSession(session.id))
         else:
             session.held_bytes += len(payload)
@@ -171,6 +177,7 @@ def end(
 def _end_detached(state: State, session: Session, now: float, out: list[Effect]) -> None:
     """End all that a detached actor has created, with the actor."""
     session.closed = True
+    state.changes.change_session(session)
     why = "the detached actor that it belongs to has ended"
     for child in sorted(session.children):
         set_timer(state, now, "over", child)
@@ -181,10 +188,16 @@ def _end_detached(state: State, session: Session, now: float, out: list[Effect])
 
 def forget_if_unneeded(state: State, task: Task) -> None:
     """Forget an ended task whose client has the result and whose value nobody will read."""
-    if task.state.is_final and task.acknowledged and task.readers == 0 and state.tasks.pop(task.spec.id, None) is not None:
+    if not (task.state.is_final and task.acknowledged):
+        return
+    if task.readers:
+        state.changes.change_task(task)
+    elif state.tasks.pop(task.spec.id, None) is not None:
         spec = task.spec
         if task.actor is not None:
+            state.changes.change_task(task)  # its story is kept: see ``announce.bury``
             return
+        state.changes.drop_task(task)
         state.history.append(
             EndedTask(
                 spec.id,
@@ -213,6 +226,7 @@ def accept(
     if spec.actor is not None:
         task.actor = Actor(spec.actor, watchers={watcher} if watcher else set())
     task.story.append((now, "submitted"))
+    state.changes.add_task(task)
     state.tasks[spec.id] = task
     session.live[spec.id] = task
     session.held_bytes += len(spec.payload)

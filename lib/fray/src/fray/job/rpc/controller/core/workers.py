@@ -14,7 +14,7 @@ from fray.job.rpc.controller.core.events import (
     WorkerRegistered,
     WorkerReported,
 )
-from fray.job.rpc.controller.core.model import Outcome, OutcomeKind, State, Task, Worker
+from fray.job.rpc.controller.core.model import Outcome, OutcomeKind, State, Task, TaskState, Worker
 from fray.job.rpc.controller.core.retries import judge_loss
 from fray.types import Incarnation, TaskId
 
@@ -36,6 +36,7 @@ def register(state: State, event: WorkerRegistered, out: list[Effect]) -> None:
         last_seen=event.now,
         detached_at=event.now,
     )
+    state.changes.change_worker(state.workers[event.incarnation])
     state.stats["workers registered"] += 1
     tasks.set_timer(state, event.now + state.limits.silence_s, "silence", event.incarnation)
 
@@ -49,6 +50,8 @@ def attach(state: State, event: WorkerAttached, out: list[Effect]) -> None:
         return
     worker.attached = True
     worker.last_seen = event.now
+    state.awaited.discard(event.incarnation)
+    _adopt(state, worker, event.held)
     held = set(event.held)
     for task in reversed(list(worker.assigned.values())):  # each goes to the front of its queue: the order stays
         if (task.spec.id, task.attempt) in held:
@@ -70,6 +73,25 @@ def attach(state: State, event: WorkerAttached, out: list[Effect]) -> None:
     placement.refresh_feasibility(state, out)
 
 
+def _adopt(state: State, worker: Worker, held: Sequence[tuple[TaskId, int]]) -> None:
+    """Take note of attempts that the controller gave to the worker and does not know of any more: it was restarted."""
+    for task_id, attempt in held:
+        task = state.tasks.get(task_id)
+        if task is None or task.attempt >= attempt or task.actor is not None:
+            continue
+        if task.state is TaskState.ASSIGNED:
+            placement.release(state, task)
+        elif task.state is TaskState.QUEUED:
+            state.queues[task.spec.shape].length -= 1
+        elif task.state is not TaskState.DELAYED:
+            continue
+        if task.state is not TaskState.QUEUED:
+            task.move(TaskState.QUEUED)
+        task.attempt = attempt
+        placement.take_over(state, worker, task)
+        state.stats["attempts found again"] += 1
+
+
 def detach(state: State, event: WorkerDetached, out: list[Effect]) -> None:
     """Note a broken stream; the worker has a short while to come back."""
     worker = state.workers.get(event.incarnation)
@@ -86,6 +108,8 @@ def report(state: State, event: WorkerReported, out: list[Effect]) -> None:
         state.stats["stale reports refused"] += max(1, len(event.outcomes))
         return
     worker.last_seen = event.now
+    if event.incarnation in state.awaited:
+        return  # what it has is not known yet; it has not been answered, and reports again when it has come back
     for task_id, attempt in event.created:
         created = _current(worker, task_id, attempt)
         if created is not None:
@@ -99,6 +123,7 @@ def report(state: State, event: WorkerReported, out: list[Effect]) -> None:
     _note_waiting(state, worker, event.blocked, event.unblocked)
     if event.draining and not worker.draining:
         worker.draining = True
+        state.changes.change_worker(worker)
         placement.refresh_feasibility(state, out)
 
 
@@ -117,6 +142,8 @@ def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect], 
     """
     lease_left_s = 0.0 if is_over else worker.last_seen + state.limits.silence_s - now
     del state.workers[worker.incarnation]
+    state.awaited.discard(worker.incarnation)
+    state.changes.drop_worker(worker.incarnation)
     state.stats["workers lost"] += 1
     for task in reversed(list(worker.assigned.values())):  # each goes to the front of its queue: the order stays
         tasks.carry_out(state, task, judge_loss(task, state.limits, why, now, lease_left_s), None, now, out)

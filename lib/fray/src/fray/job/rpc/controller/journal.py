@@ -1,0 +1,243 @@
+"""The controller's state on disk: an SQLite database with a row for each live task, session and worker.
+
+Rows are written in groups: a ``Cut`` becomes one transaction, which is on the disk when ``commit`` returns (write-ahead log,
+``synchronous=FULL``), so that it survives the end of the process and of the machine. What is forgotten is deleted, and the
+space is given back. The file is locked as long as it is open. Blocking; for one thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fray.errors import StateError
+from fray.job.rpc.controller.core.records import Cut, Rows, SessionRow, TaskRow, WorkerRow
+from fray.job.rpc.controller.functions import FunctionCut
+
+FORMAT_VERSION = 1
+"""Of the tables below; grows when an older Fray would misread them."""
+APPLICATION_ID = 0x46524159
+"""Marks the file as ours ("FRAY"), as SQLite provides for."""
+CHECKPOINT_PAGES = 4096
+"""The log is folded into the database when it has so many pages (16 MB): rows that were deleted meanwhile cost nothing more."""
+SPARE_PAGES = 1024
+"""Free pages that are kept for the next burst (4 MB)."""
+
+_FIXED = ("seq", "id", "session", "function_id", "name", "options", "submitted_at", "actor_spec")
+_MUTABLE = tuple(name for name in TaskRow._fields if name not in (*_FIXED, "payload"))
+_FIRST_MUTABLE = TaskRow._fields.index(_MUTABLE[0])
+
+SCHEMA = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE tasks (seq INTEGER PRIMARY KEY, {", ".join(TaskRow._fields[1:])}, digest INTEGER NOT NULL);
+CREATE TABLE sessions (id TEXT PRIMARY KEY, {", ".join(SessionRow._fields[1:])}) WITHOUT ROWID;
+CREATE TABLE workers (incarnation TEXT PRIMARY KEY, {", ".join(WorkerRow._fields[1:])}) WITHOUT ROWID;
+CREATE TABLE functions (id TEXT PRIMARY KEY, code BLOB NOT NULL);
+CREATE TABLE function_users (function_id TEXT, session TEXT, PRIMARY KEY (function_id, session)) WITHOUT ROWID;
+"""
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+_ADD_TASK = f"INSERT OR REPLACE INTO tasks VALUES ({_marks(len(TaskRow._fields) + 1)})"
+_CHANGE_TASK = f"UPDATE tasks SET {', '.join(f'{name}=?' for name in _MUTABLE)} WHERE seq=?"
+_END_TASK = f"UPDATE tasks SET {', '.join(f'{name}=?' for name in _MUTABLE)}, payload=x'', digest=? WHERE seq=?"
+_ADD_SESSION = f"INSERT OR REPLACE INTO sessions VALUES ({_marks(len(SessionRow._fields))})"
+_ADD_WORKER = f"INSERT OR REPLACE INTO workers VALUES ({_marks(len(WorkerRow._fields))})"
+
+
+@dataclass(slots=True)
+class Saved:
+    """What was found on opening."""
+
+    controller_id: str
+    """Made once for each file."""
+    generation: int
+    """How often the file has been opened, this time included."""
+    rows: Rows = field(default_factory=Rows)
+    """All that was live."""
+    code: list[tuple[str, bytes]] = field(default_factory=list)
+    """Functions by id."""
+    users: list[tuple[str, str]] = field(default_factory=list)
+    """Which function is used by which session."""
+
+
+class Journal:
+    """One state file. ``open``, then ``commit`` as often as wanted, then ``close``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = None
+
+    def open(self) -> Saved:
+        """Lock the file, made if there is none, check it, and return what it holds.
+
+        Raises:
+            StateError: if it is damaged, used by another controller, of another version, or cannot be read and written.
+        """
+        with self._explained("open"):
+            self._prepare_file()
+            db = self._db = sqlite3.connect(self.path, timeout=0.0, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            is_new = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if is_new:
+                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            else:
+                self._check_version(db)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            db.execute("PRAGMA journal_size_limit=0")
+            if is_new:
+                self._create(db)
+            else:
+                self._check_pages(db)
+            return self._load(db)
+
+    def commit(self, cut: Cut, functions: FunctionCut) -> None:
+        """Write a cut as one transaction; it is on the disk when this returns, and not at all if it raises.
+
+        Raises:
+            StateError: if the disk is full or does not obey; the same cut can be given again.
+        """
+        with self._explained("write"):
+            db = self._connection()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                _write(db, cut, functions)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def tidy(self) -> None:
+        """Give back the space of what was deleted; for quiet moments. Raises as ``commit`` does."""
+        with self._explained("tidy up"):
+            db = self._connection()
+            free = db.execute("PRAGMA freelist_count").fetchone()[0]
+            if free > SPARE_PAGES:
+                db.execute(f"PRAGMA incremental_vacuum({free - SPARE_PAGES})").fetchall()
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Unlock the file. Idempotent."""
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StateError(f"the state file {self.path} is not open")
+        return self._db
+
+    def _prepare_file(self) -> None:
+        """Make the file for its owner only: it holds arguments and results."""
+        path = Path(self.path)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+    def _create(self, db: sqlite3.Connection) -> None:
+        first = draw_generation()
+        db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        db.execute("INSERT INTO meta VALUES ('controller_id', ?)", (secrets.token_hex(6),))
+        db.execute("INSERT INTO meta VALUES ('generation', ?)", (str(first),))
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+    def _check_version(self, db: sqlite3.Connection) -> None:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            raise StateError(f"{self.path} is a database, but not the state of a Fray controller; give another --state")
+        if version != FORMAT_VERSION:
+            raise StateError(
+                f"the state file {self.path} has format {version}; this Fray reads format {FORMAT_VERSION}. Let the version "
+                "that wrote it finish its work, or give another --state"
+            )
+
+    def _check_pages(self, db: sqlite3.Connection) -> None:
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise self._damaged(found)
+
+    def _load(self, db: sqlite3.Connection) -> Saved:
+        meta = dict(db.execute("SELECT key, value FROM meta"))
+        try:
+            generation = int(meta["generation"]) + 1
+            saved = Saved(meta["controller_id"], generation)
+        except (KeyError, ValueError) as error:
+            raise self._damaged(f"no usable {error}") from error
+        for *row, digest in db.execute("SELECT * FROM tasks ORDER BY seq"):
+            task = TaskRow(*row)
+            if digest != _digest(task):
+                raise self._damaged(f"the data of task {task.id} is not what was written")
+            saved.rows.tasks.append(task)
+        saved.rows.sessions = [SessionRow(*row) for row in db.execute("SELECT * FROM sessions")]
+        saved.rows.workers = [WorkerRow(*row) for row in db.execute("SELECT * FROM workers")]
+        saved.code = db.execute("SELECT id, code FROM functions").fetchall()
+        saved.users = db.execute("SELECT function_id, session FROM function_users").fetchall()
+        db.execute("UPDATE meta SET value=? WHERE key='generation'", (str(generation),))
+        return saved
+
+    def _damaged(self, what: str) -> StateError:
+        return StateError(
+            f"the state file {self.path} is damaged: {what}. Restore it from a copy, or move it away (with the files "
+            f"{self.path}-wal and -shm beside it) and start without what it held"
+        )
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StateError(
+                    f"another controller uses the state file {self.path}; stop it, or give another --state"
+                ) from error
+            raise StateError(f"cannot {doing} the state file {self.path}: {error}") from error
+        except sqlite3.Error as error:
+            raise self._damaged(str(error)) from error
+        except OSError as error:
+            raise StateError(f"cannot {doing} the state file {self.path}: {error}") from error
+
+
+def draw_generation() -> int:
+    """Return the number of a first life: one that no client takes for that of another controller."""
+    return 1 + int.from_bytes(secrets.token_bytes(3), "big")
+
+
+def _write(db: sqlite3.Connection, cut: Cut, functions: FunctionCut) -> None:
+    db.executemany("INSERT OR REPLACE INTO functions VALUES (?, ?)", functions.code)
+    db.executemany("INSERT OR REPLACE INTO function_users VALUES (?, ?)", functions.users)
+    db.executemany(_ADD_SESSION, cut.sessions)
+    db.executemany(_ADD_WORKER, cut.workers)
+    db.executemany(_ADD_TASK, ((*row, _digest(row)) for row in cut.new_tasks))
+    db.executemany(_CHANGE_TASK, _changed(row for row in cut.tasks if row.payload))
+    db.executemany(_END_TASK, _ended(row for row in cut.tasks if not row.payload))
+    db.executemany("DELETE FROM tasks WHERE seq=?", ((seq,) for seq in cut.gone_tasks))
+    db.executemany("DELETE FROM sessions WHERE id=?", ((name,) for name in cut.gone_sessions))
+    db.executemany("DELETE FROM workers WHERE incarnation=?", ((name,) for name in cut.gone_workers))
+    db.executemany("DELETE FROM function_users WHERE function_id=? AND session=?", functions.gone_users)
+    db.executemany("DELETE FROM functions WHERE id=?", ((name,) for name in functions.gone_code))
+
+
+def _changed(rows: Iterable[TaskRow]) -> Iterator[tuple[object, ...]]:
+    return ((*row[_FIRST_MUTABLE:], row.seq) for row in rows)
+
+
+def _ended(rows: Iterable[TaskRow]) -> Iterator[tuple[object, ...]]:
+    return ((*row[_FIRST_MUTABLE:], _digest(row), row.seq) for row in rows)
+
+
+def _digest(row: TaskRow) -> int:
+    """Return a checksum of what only the owners of the data understand: damage there would show nowhere else."""
+    return zlib.crc32(row.result, zlib.crc32(row.payload, zlib.crc32(row.id.encode())))
