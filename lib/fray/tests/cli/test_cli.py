@@ -96,7 +96,6 @@ def test_help_names_all_commands_and_exit_codes(env: Env) -> None:
         (["worker", "--num-cpus", "0"], "above 0"),
         (["worker", "--host", "0.0.0.0"], "--insecure"),
         (["controller", "--host", "0.0.0.0"], "--insecure"),
-        (["controller", "--state", "fray.db"], "not there yet"),
         (["run", "absent.py"], "absent.py"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -169,7 +168,7 @@ def test_status_tells_workers_and_tasks(local: Env, client: ControllerClient) ->
     status = fray_json("status", env=local)
     assert set(status) == {
         *("address", "controller_id", "version", "uptime_s", "sessions", "workers", "tasks", "actors", "capacity", "used"),
-        "stats",
+        *("stats", "state_path", "trouble"),
     }
     assert set(status["tasks"]) == {"PENDING", "IN_PROGRESS", "FINISHED", "FAILED", "CANCELLED"}
     assert status["workers"] == 1

@@ -8,8 +8,7 @@ import typer
 
 from fray.cli.options import Host, Insecure, Storage
 from fray.cli.serving import StopSignals, describe_token, say, set_up_logging
-from fray.config import DEFAULT_PORT
-from fray.errors import ConfigurationError
+from fray.config import DEFAULT_PORT, default_state_path
 
 IN_MEMORY = ":memory:"
 """The value of ``--state`` that keeps nothing beyond the process."""
@@ -21,25 +20,29 @@ def serve_controller(
         int, typer.Option(metavar="PORT", min=0, max=65535, help="Where to listen; 0 for any free port.")
     ] = DEFAULT_PORT,
     state: Annotated[
-        str, typer.Option(metavar="PATH", help="Where tasks are kept; only ':memory:' yet: they end with the controller.")
-    ] = IN_MEMORY,
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="The file that keeps what was accepted: a controller started again with the same --port, --state and "
+            f"--storage goes on. '{IN_MEMORY}' keeps nothing. Default: a file for each port in ~/.local/state/fray; with "
+            f"--port 0, {IN_MEMORY}.",
+        ),
+    ] = None,
     storage: Storage = None,
     insecure: Insecure = False,
 ) -> None:
-    """Serve a controller until SIGTERM or Ctrl-C."""
-    if state != IN_MEMORY:
-        raise ConfigurationError(
-            f"--state {state}: keeping the state on disk is not there yet; leave the option out, or give {IN_MEMORY}, and know "
-            "that tasks end with the controller"
-        )
+    """Serve a controller until SIGTERM or Ctrl-C. What is not done then goes on when it is started again."""
     from fray.job.rpc.controller import FrayControllerServer
 
     set_up_logging()
-    server = FrayControllerServer(port, host, storage=storage, insecure=insecure)
+    path = state or (default_state_path(port) if port else IN_MEMORY)
+    server = FrayControllerServer(port, host, storage=storage, state=path, insecure=insecure)
     server.start()
     signals = StopSignals()
     signals.install()
     say(f"The controller listens on {server.address}")
+    kept = "in memory and ends with it" if path == IN_MEMORY else f"in {path}{server.describe_restored()}"
+    say(f"Its state is kept {kept}")
     say(f"Its token is {describe_token()}; clients and workers need the same.")
     signals.wait()
     server.stop()

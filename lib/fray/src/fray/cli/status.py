@@ -17,7 +17,7 @@ def show_status(controller: ControllerUrl = None, as_json: AsJson = False) -> No
 
     JSON keys: address, controller_id, version, uptime_s, sessions, workers, tasks (number by status, of those the controller
     still keeps), actors (number by state, of those it still knows), capacity and used (by resource), stats (how often things
-    happened since the start).
+    happened since the start), state_path (where it saves what it has accepted; empty: nowhere), trouble (why it cannot).
     """
     from fray.job.rpc.proto import fray_pb as pb
 
@@ -34,6 +34,8 @@ def show_status(controller: ControllerUrl = None, as_json: AsJson = False) -> No
         "capacity": dict(answer.capacity),
         "used": dict(answer.used),
         "stats": dict(sorted(answer.stats.items())),
+        "state_path": answer.state_path,
+        "trouble": answer.trouble,
     }
     if as_json:
         print_json(record)
@@ -51,6 +53,8 @@ def _print_words(record: dict[str, Any]) -> None:
     print_fields(
         [
             ("controller", f"{record['address']}, version {record['version']}, up {describe_duration(record['uptime_s'])}"),
+            ("state", record["state_path"] or "in memory"),
+            ("trouble", record["trouble"]),
             ("workers", f"{record['workers']}{hint}"),
             ("in use", ", ".join(f"{name} {describe_use(capacity, record['used'], name)}" for name in sorted(capacity))),
             ("clients", str(record["sessions"])),

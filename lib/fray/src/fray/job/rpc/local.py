@@ -84,15 +84,19 @@ class LocalCluster:
         resources: dict[str, float] | None = None,
         limits: dict[str, float] | None = None,
         direct_calls: bool = True,
+        state: str = ":memory:",
     ) -> None:
-        """Configure a cluster; ``num_cpus``, ``resources`` and ``direct_calls`` are those of each worker."""
+        """Configure a cluster; ``num_cpus``, ``resources`` and ``direct_calls`` are those of each worker.
+
+        ``state`` is the controller's file; by default it saves nothing, as everything here ends together.
+        """
         self.token = secrets.token_urlsafe(24)
         self.address = ""
         self.controller: Child | None = None
         self.workers: list[Child] = []
         self._count = workers
         self._worker = {"num_cpus": num_cpus, "resources": resources or {}, "direct_calls": direct_calls}
-        self._controller = {"storage": storage, "limits": limits or {}}
+        self._controller = {"storage": storage, "limits": limits or {}, "state": state}
         self._lock = threading.Lock()  # guards controller and workers while stopping
 
     def start(self) -> str:

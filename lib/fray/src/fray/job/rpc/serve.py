@@ -51,7 +51,8 @@ def _start(settings: dict[str, Any], stack: contextlib.ExitStack) -> dict[str, A
     controller = settings.get("controller")
     server = None
     if controller is not None:
-        server = FrayControllerServer(token=token, storage=controller["storage"], limits=Limits(**controller["limits"]))
+        limits = Limits(**controller["limits"])
+        server = FrayControllerServer(token=token, storage=controller["storage"], state=controller["state"], limits=limits)
         server.start()
         stack.callback(server.stop)
         address = server.address

@@ -46,8 +46,10 @@ from fray.types import SessionId, TaskId
 
 log = logging.getLogger("fray.client")
 
-RECONNECT_S = 30.0
-"""How long a client tries to reach a controller that it has lost."""
+RECONNECT_S = 300.0
+"""How long a client tries to reach a controller that it has lost: long enough for somebody to start it again."""
+WORRY_S = 5.0
+"""After so long without its controller a client tells the person that it waits."""
 ACK_DELAY_S = 0.5
 """Results are acknowledged after so long if no other request takes the acknowledgement along."""
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.05, 1.0
@@ -98,7 +100,10 @@ class Session:
             logs=self._show_logs,
         )
         try:
-            answer = self._client.call("open_session", request, timeout_s=CONNECT_TIMEOUT_S * 2)
+            if request.parent_id:  # a task's: the controller was there a moment ago, and will be again
+                answer = self.ask("open_session", request)
+            else:
+                answer = self._client.call("open_session", request, timeout_s=CONNECT_TIMEOUT_S * 2)
         except SessionUnknown as error:
             self._client.close()
             raise ContextClosed("the session of the task that runs here has ended") from error
@@ -345,6 +350,7 @@ class Session:
 
     def _watch_loop(self) -> None:
         lost_at: float | None = None
+        is_told = False
         backoff_s = MIN_BACKOFF_S
         streams = 0
         while not self._closed and self._failure is None:
@@ -365,7 +371,10 @@ class Session:
                 return
             now = time.monotonic()
             if lost_at is None:
-                lost_at = now
+                lost_at, is_told = now, False
+            elif now - lost_at > WORRY_S and not is_told:
+                is_told = True
+                print(f"fray: the controller at {self.address} does not answer; waiting for it", file=sys.stderr)
             elif now - lost_at > RECONNECT_S:
                 self._fail(Unavailable(f"the controller at {self.address} has not answered for {RECONNECT_S:g} s"))
                 return

@@ -7,7 +7,7 @@ once. Here it gives up its lease, which comes to the same.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from fray.job.rpc.proto import fray_pb as pb
@@ -32,6 +32,9 @@ class Agent(Protocol):
 
     def later(self, delay_s: float, what: Callable[[], None]) -> None:
         """Do something later, in this life of the process only."""
+
+    def perform(self, effects: Sequence[wc.Effect]) -> None:
+        """Do what the core wants."""
 
     def after_change(self) -> None:
         """Report what is to be reported."""
@@ -163,7 +166,12 @@ class Desk:
 
     def renew(self, sent_at: float) -> None:
         """Take the controller's word, in answer to something sent at a time, that it counts on this worker."""
+        was_over = not self._has_lease()
         self._lease_until = max(self._lease_until, sent_at + self._lease_s)
+        if Plant.NO_LEASE not in self._world.plants:
+            self._agent.core.lease_until = self._lease_until
+        if was_over:
+            self._agent.perform(self._agent.core.time_passed(self._world.now))
         self._desk.renew()
 
     def say_goodbye(self) -> None:

@@ -125,7 +125,7 @@ class Journal:
             db = self._connection()
             free = db.execute("PRAGMA freelist_count").fetchone()[0]
             if free > SPARE_PAGES:
-                db.execute(f"PRAGMA incremental_vacuum({free - SPARE_PAGES})").fetchall()
+                db.executescript(f"PRAGMA incremental_vacuum({free - SPARE_PAGES})")  # ``execute`` frees one page only
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:

@@ -90,6 +90,12 @@ class FrayControllerServer:
         """The port it listens on; valid after ``start``."""
         return int(self.address.rpartition(":")[2])
 
+    def describe_restored(self) -> str:
+        """Return, for people, what of an earlier life goes on; empty for nothing. Valid after ``start``."""
+        stats = self._driver.state.stats if self._driver is not None else {}
+        found = [(stats["tasks restored"], "tasks"), (stats["actors restored"], "actors")]
+        return "".join(f"; {count} {what} of before go on" for count, what in found if count)
+
     @property
     def loop(self) -> LoopThread:
         """The thread it serves on, for a worker that shares it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fray.clock import Clock, SystemClock
 from fray.config import executor_environment
-from fray.errors import FrayError, TransportError
+from fray.errors import DeadlineExceeded, FrayError, TransportError
 from fray.job.rpc.controller.core.model import Outcome, OutcomeKind
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import AsyncControllerClient
@@ -35,7 +35,9 @@ log = logging.getLogger("fray.worker")
 
 MAX_LOG_BYTES = 1024 * 1024
 """Output of tasks that waits to be sent; more is dropped, and the loss is told."""
-MIN_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
+MIN_REPORT_TIMEOUT_S = 1.0
+"""A report is given up when the lease that it would renew is over, but not before this."""
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
 """Between attempts to reach the controller."""
 
 
@@ -72,7 +74,7 @@ class Agent:
         self._relay = _Relay(lambda: self._news.set())
         self._generation = 0
         self._heartbeat_s = HEARTBEAT_S
-        self._lease_s = self._lease_until = 0.0
+        self._lease_s = 0.0
         self._functions: dict[str, bytes] = {}
         self._storage_url = ""
         self._logs: list[pb.LogLines] = []
@@ -85,6 +87,8 @@ class Agent:
         self._timer_at = 0.0
         self._direct: dict[TaskId, asyncio.Future[Outcome]] = {}
         self._draining = False
+        self._orders: asyncio.Task[None] | None = None
+        self._was_heard = False
 
     async def start(self) -> None:
         """Register and begin to work.
@@ -146,7 +150,7 @@ class Agent:
         answer = await self._client.call("register_worker", self._info)
         self._storage_url = answer.storage_url
         self._heartbeat_s, self._lease_s = answer.heartbeat_s, answer.lease_s
-        self._lease_until = began + self._lease_s
+        self._core.lease_until = began + self._lease_s
 
     async def _begin_new_life(self) -> None:
         log.warning("worker %s was given up by the controller; it registers anew", self.worker_id)
@@ -155,12 +159,17 @@ class Agent:
         await self._register()
 
     async def _follow_orders(self) -> None:
+        current = asyncio.current_task()
+        assert current is not None
         backoff_s = MIN_BACKOFF_S
         while True:
+            self._was_heard = False
             try:
-                async for commands in self._client.attach(self._attach_request()):
-                    backoff_s = MIN_BACKOFF_S
-                    self._obey(commands)
+                self._orders = asyncio.create_task(self._take_orders(), name="fray-stream")
+                await self._orders
+            except asyncio.CancelledError:
+                if current.cancelling():
+                    raise  # it was not the stream alone that was cancelled
             except NotKnown:
                 with contextlib.suppress(TransportError):
                     await self._begin_new_life()
@@ -171,8 +180,13 @@ class Agent:
                 log.exception("worker %s could not follow its orders; it begins a new life", self.worker_id)
                 with contextlib.suppress(TransportError):
                     await self._begin_new_life()
+            backoff_s = MIN_BACKOFF_S if self._was_heard else min(MAX_BACKOFF_S, 2 * backoff_s)
             await asyncio.sleep(backoff_s)
-            backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+
+    async def _take_orders(self) -> None:
+        async for commands in self._client.attach(self._attach_request()):
+            self._was_heard = True
+            self._obey(commands)
 
     def _attach_request(self) -> pb.AttachRequest:
         return pb.AttachRequest(
@@ -224,11 +238,13 @@ class Agent:
             message = self._to_wire(report, answers=answers)
             sent_at, incarnation = self._clock.now(), self._info.incarnation
             try:
-                answer = await self._client.call("report", message)
+                answer = await self._client.call("report", message, timeout_s=max(MIN_REPORT_TIMEOUT_S, self._lease_s))
                 if answer.fenced:
                     continue  # the stream of orders has ended too, and its owner begins a new life
             except TransportError as error:
                 log.info("worker %s cannot report: %s", self.worker_id, error)
+                if isinstance(error, DeadlineExceeded) and self._orders is not None:
+                    self._orders.cancel()  # it came over the same network, which may swallow everything
                 self._relay.put_back(answers)
                 self._news.set()
                 await asyncio.sleep(backoff_s)
@@ -242,13 +258,19 @@ class Agent:
             self._core.acknowledge(report)
             self._core.forget(answer.saved_report)
             if incarnation == self._info.incarnation:
-                self._lease_until = sent_at + self._lease_s
-                self.desk.renew()
+                self._renew_lease(sent_at)
             self._after_change()
+
+    def _renew_lease(self, sent_at: float) -> None:
+        was_over = not self._has_lease()
+        self._core.lease_until = sent_at + self._lease_s
+        self.desk.renew()
+        if was_over:
+            self._perform(self._core.time_passed(self._clock.now()))  # begins what had to wait
 
     def _has_lease(self) -> bool:
         """Whether the controller surely counts on this life of the worker."""
-        return self._clock.now() < self._lease_until
+        return self._clock.now() < self._core.lease_until
 
     def _to_wire(
         self, report: wc.Report, leaving: bool = False, answers: list[pb.ActorAnswers] | None = None

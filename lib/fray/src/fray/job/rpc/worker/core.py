@@ -10,6 +10,7 @@ An actor goes before tasks, gets an executor of its own for as long as it lives,
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -163,6 +164,8 @@ class WorkerCore:
         """Ends of attempts that came straight from a caller, to be taken by the agent."""
         self.ended_actors: list[TaskId] = []
         """Actors that have ended, to be taken by the agent."""
+        self.lease_until = math.inf
+        """While the controller counts on this worker; afterwards nothing new begins, as it may begin elsewhere."""
         self._queue: deque[Item] = deque()
         self._durations: dict[str, float] = {}
         self._outbox: dict[int, Outcome] = {}  # to be reported
@@ -438,6 +441,8 @@ class WorkerCore:
 
     def _schedule(self, now: float) -> list[Effect]:
         out: list[Effect] = []
+        if now >= self.lease_until:
+            return out
         while self._queue and self._fits(self._queue[0].shape):
             executor = next((e for e in self.executors.values() if e.ready and not e.items and not e.killed), None)
             if executor is None:

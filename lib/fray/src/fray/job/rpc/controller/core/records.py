@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from sys import intern
 from typing import Any, NamedTuple
 
 from fray.job.rpc.controller.core.changes import Changes
@@ -198,9 +199,9 @@ def task_of(row: TaskRow, offset_s: float) -> Task:
     """Return the task of a row, as far as it does not concern others: its owner and its dependents are not set."""
     spec = TaskSpec(
         TaskId(row.id),
-        SessionId(row.session),
-        row.function_id,
-        row.name,
+        SessionId(intern(row.session)),  # one string for all tasks of a session, as before they were saved
+        intern(row.function_id),
+        intern(row.name),
         row.payload,
         actor=ActorSpec(**json.loads(row.actor_spec)) if row.actor_spec else None,
         **_unpack_options(row.options),
