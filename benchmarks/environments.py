@@ -41,6 +41,8 @@ TASK_SPECS = {
         EngineSpec("dask", "dask_engine.py", "dask"),
         EngineSpec("floor", "floor_engine.py", FRAY),
         EngineSpec("threadpool", "fray_engine.py", FRAY, ("threadpool",)),
+        EngineSpec("fray-memory", "fray_engine.py", FRAY, ("memory",)),
+        EngineSpec("fray-durable", "fray_engine.py", FRAY, ("durable",)),
     )
 }
 """Engines for tasks and actors."""

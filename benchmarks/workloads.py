@@ -18,6 +18,7 @@ WARM_UP_CALLS = 200
 SETTLE_S = 2.0
 """An engine is left alone for so long before its idle memory is read."""
 MANY = ("fray", "ray", "dask", "threadpool")
+BOTH = ("fray-memory", "fray-durable")
 SLOTS = 2
 
 
@@ -51,6 +52,8 @@ def task_workloads(scale: float) -> list[Workload]:
             "T3", "one actor call at a time", (*MANY, "floor"), lambda engine: _actor_one_by_one(engine, 2000 if full else 500)
         ),
         Workload("T4", "5,000 actor calls at once", MANY, lambda engine: _actor_calls(engine, 5_000)),
+        Workload("T11", "durability: 5,000 no-op tasks", BOTH, lambda engine: _durable(engine, 5_000)),
+        Workload("T11", "durability: 100,000 no-op tasks", BOTH, lambda engine: _durable(engine, 100_000)),
         Workload("T8", "from nothing to the first result", MANY, _first_result),
         Workload("T9", "tasks that sleep, on 2 slots", MANY, lambda engine: _sleeps(engine, 5 if full else 1)),
         Workload("T10a", "actors: creation", MANY, lambda engine: _actors(engine, 50)),
@@ -67,6 +70,12 @@ def _many(engine: EngineProcess, n: int) -> dict[str, Any]:
     _start(engine)
     answer = engine.measure("many", n=n)
     return {f"T1 {n:,} tasks/s": n / answer["wall_s"], "costs": {f"T1 {n:,}": answer}}
+
+
+def _durable(engine: EngineProcess, n: int) -> dict[str, Any]:
+    _start(engine)
+    answer = engine.measure("many", n=n)
+    return {f"T11 {n:,} tasks/s": n / answer["wall_s"], "costs": {f"T11 {n:,}": answer}}
 
 
 def _one_by_one(engine: EngineProcess, n: int) -> dict[str, Any]:

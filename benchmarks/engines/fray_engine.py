@@ -1,8 +1,15 @@
-"""Fray: a local controller and a worker with two executor slots; or, with the argument ``threadpool``, two threads."""
+"""Fray: a local controller and a worker with two executor slots; or two threads, with the argument ``threadpool``.
+
+With ``memory`` or ``durable`` controller and worker are commands of their own, as one would start them to stay.
+"""
 
 from __future__ import annotations
 
+import os
+import secrets
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -47,12 +54,16 @@ class FrayEngine(Engine):
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
+        self._processes: list[subprocess.Popen[str]] = []
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
         from fray import create_job_ctx
 
         if self._kind == "threadpool":
             self._ctx = create_job_ctx("threadpool", max_workers=2)
+        elif self._kind in ("memory", "durable"):
+            self._ctx = create_job_ctx("fray", controller_address=self._serve())
         else:
             self._ctx = create_job_ctx("fray", controller_address="local[2]")
 
@@ -78,6 +89,28 @@ class FrayEngine(Engine):
 
     def stop(self) -> None:
         self._ctx.close()
+        for process in reversed(self._processes):
+            process.terminate()
+            process.wait()
+        if self._directory is not None:
+            self._directory.cleanup()
+
+    def _serve(self) -> str:
+        """Start a controller that keeps its state in memory or on disk, and a worker; return the controller's address."""
+        self._directory = tempfile.TemporaryDirectory()
+        os.environ["FRAY_TOKEN"] = secrets.token_hex(16)
+        state = ":memory:" if self._kind == "memory" else f"{self._directory.name}/state.sqlite"
+        said = self._start_process("controller", "--port", "0", "--state", state, "--storage", self._directory.name)
+        address = said.split()[-1]
+        self._start_process("worker", "--controller", address, "--num-cpus", "2")
+        return address
+
+    def _start_process(self, *arguments: str) -> str:
+        """Start a command of Fray; return the first line it prints."""
+        process = subprocess.Popen([sys.executable, "-m", "fray", *arguments], stdout=subprocess.PIPE, text=True)
+        self._processes.append(process)
+        assert process.stdout is not None
+        return process.stdout.readline()
 
 
 if __name__ == "__main__":

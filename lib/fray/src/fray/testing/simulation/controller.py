@@ -353,9 +353,8 @@ class Controller:
             self._life.started.add(task.spec.id)
             done = task.spec.id in self._ends
             self._world.require(not done, f"{task.spec.id} is started again though its result is saved", task.spec.id)
-        early = Plant.EARLY_STARTS in self._world.plants
-        self._orders_of(incarnation).start.extend((t, t.attempt) for t in tasks if t.actor is None or early)
-        lives = [(task, task.attempt) for task in tasks if task.actor is not None and not early]
+        self._orders_of(incarnation).start.extend((task, task.attempt) for task in tasks if task.actor is None)
+        lives = [(task, task.attempt) for task in tasks if task.actor is not None]
         if lives:
             self.when_saved(lambda: self._orders_of(incarnation).start.extend(lives))
 

@@ -57,6 +57,8 @@ def describe_event(value: Any) -> str:
             continue
         if name in ("tasks", "outcomes"):
             content = [_describe_item(item) for item in content]
+        elif name in ("spec", "actor"):
+            content = _describe_item(content)
         fields.append(f"{name}={content}")
     return f"{type(value).__name__}({', '.join(fields)})"
 

@@ -38,7 +38,6 @@ class Plant(enum.Enum):
     EARLY_ACKNOWLEDGEMENTS = "what is accepted is acknowledged before it is saved"
     OLD_NUMBERS = "results of a restarted controller are resumed by the numbers of the one before"
     NOBODY_AWAITED = "a restarted controller does not wait for the workers that were there"
-    EARLY_STARTS = "lives of actors begin before that is saved"
     EARLY_NEWS = "news of an actor that overtake the answer to its creation are lost"
 
 

@@ -32,6 +32,9 @@ from fray.types import Incarnation, SessionId, TaskId
 LATE_WRITES_S = 5.0
 """How long after its end, beyond what it takes to notice that, an actor may still write a checkpoint."""
 
+LATE_S = 0.5
+"""A timer that fires so late tells that this process did not run, and has not heard what others said meanwhile."""
+
 log = logging.getLogger("fray.controller")
 
 
@@ -63,7 +66,7 @@ class Driver:
         self.storage_root = f"{storage_root.rstrip('/')}/{saved.controller_id}"
         self._cleanups: dict[SessionId, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer_at = self._listening_until = 0.0
         self._waiters: deque[tuple[TaskId, asyncio.Future[None]]] = deque()
         self._stopped = False
 
@@ -235,7 +238,10 @@ class Driver:
     def _arm(self) -> None:
         """Keep one timer, for the core's next deadline."""
         when = next_deadline(self.state)
-        if when is None or self._stopped or (self._timer is not None and self._timer_at <= when):
+        if when is None or self._stopped:
+            return
+        when = max(when, self._listening_until)
+        if self._timer is not None and self._timer_at <= when:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -244,8 +250,16 @@ class Driver:
 
     def _tick(self) -> None:
         self._timer = None
-        if not self._stopped:
-            self.post(TimePassed(self.now()))
+        if self._stopped:
+            return
+        now = self.now()
+        late_s = now - self._timer_at
+        if late_s > LATE_S and self._listening_until < self._timer_at:  # else it has just listened, and is busy
+            log.warning("the controller did not run for %.1f s; it listens before it judges others", late_s)
+            self._listening_until = now + min(late_s, self.state.limits.silence_s)
+            self._arm()
+        else:
+            self.post(TimePassed(now))
 
     def _release_waiters(self) -> None:
         for _ in range(len(self._waiters)):

@@ -1,7 +1,8 @@
 """Keeps the journal behind the state: takes what has changed, has it written off the event loop, tells who waits for that.
 
-While one cut is being written, what changes meanwhile gathers for the next: groups form by themselves, without timers. Work
-does not wait for the disk; what is told to others waits where taking it back would hurt: see ``Driver``.
+While one cut is being written, what changes meanwhile gathers for the next. If nobody waits for it, it gathers a little
+longer: a task that comes and goes within that time is written once, or not at all. Work does not wait for the disk; what is
+told to others waits where taking it back would hurt: see ``Driver``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from fray.job.rpc.controller.core.records import Cut, take
 from fray.job.rpc.controller.functions import FunctionCut, FunctionStore
 from fray.job.rpc.controller.journal import Journal
 
+GATHER_S = 0.02
+"""Between the beginnings of two cuts, unless somebody waits."""
 RETRY_S = 1.0
 """Before a cut that could not be written is tried again."""
 TIDY_AFTER_S = 1.0
@@ -44,6 +47,8 @@ class Saver:
         self._actions: deque[tuple[int, Callable[[], None]]] = deque()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="fray-journal")
         self._writing: asyncio.Task[None] | None = None
+        self._began_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._pending: tuple[Cut, FunctionCut] | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._closed = False
@@ -64,11 +69,24 @@ class Saver:
         return mark <= self._saved
 
     def step(self) -> None:
-        """Begin to save what has changed, unless that is under way; call after every change."""
+        """Begin to save what has changed, now or soon, unless that is under way; call after every change."""
         if self._journal is None:
             self._functions.take_changes()
         elif self._writing is None and not self._closed and self.mark() > self._taken:
-            self._writing = asyncio.get_running_loop().create_task(self._write_all(self._journal))
+            self._begin(self._journal)
+
+    def _begin(self, journal: Journal) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = self._began_at + GATHER_S - loop.time()
+        if self._actions or left_s <= 0:
+            self._began_at = loop.time()
+            self._writing = loop.create_task(self._write_next(journal))
+        elif self._timer is None:
+            self._timer = loop.call_later(left_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.step()
 
     def when_saved(self, action: Callable[[], None]) -> None:
         """Call ``action`` when all that has happened so far is on the disk: at once, if it is. The order is kept."""
@@ -89,8 +107,9 @@ class Saver:
     async def close(self) -> None:
         """Save what is left, once, and close the journal."""
         self._closed = True
-        if self._tidying is not None:
-            self._tidying.cancel()
+        for timer in (self._timer, self._tidying):
+            if timer is not None:
+                timer.cancel()
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
@@ -106,17 +125,18 @@ class Saver:
         self._taken += 1
         return take(self._state.changes, self._offset_s), self._functions.take_changes()
 
-    async def _write_all(self, journal: Journal) -> None:
+    async def _write_next(self, journal: Journal) -> None:
         try:
-            while self.mark() > self._taken:
-                self._pending = self._take()
-                await self._write(journal, *self._pending)
-                self._pending = None
-                self._saved = self._taken
-                self._act()
+            self._pending = self._take()
+            await self._write(journal, *self._pending)
+            self._pending = None
+            self._saved = self._taken
+            self._act()
         finally:
             self._writing = None
-        self._tidy_later(journal)
+        self.step()
+        if self._writing is None and self._timer is None:
+            self._tidy_later(journal)
 
     def _act(self) -> None:
         """Do what has waited for a cut."""
