@@ -2,6 +2,7 @@
 
 Precedence: argument, environment (``FRAY_ADDRESS``, ``FRAY_TOKEN``, ``FRAY_STORAGE``), file, default. The file is
 ``~/.config/fray/config.toml`` (``FRAY_CONFIG`` names another) with the keys ``address``, ``storage`` and ``token_file``.
+``FRAY_FAULTS`` and ``FRAY_FAULTS_LOG`` are for tests and have no other place.
 """
 
 from __future__ import annotations
@@ -65,6 +66,12 @@ def load_config(
     )
 
 
+def load_faults(environ: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Return ``FRAY_FAULTS`` and ``FRAY_FAULTS_LOG`` as they stand, empty when unset: see ``fray.job.rpc.wire.faults``."""
+    env = os.environ if environ is None else environ
+    return env.get("FRAY_FAULTS", ""), env.get("FRAY_FAULTS_LOG", "")
+
+
 def normalize_address(address: str) -> str:
     """Return ``address`` as a URL without a trailing slash; ``host:port`` becomes ``http://host:port``.
 
@@ -97,6 +104,13 @@ def default_storage_root() -> str:
             f"{root} is not a private directory of yours (mode 0700); remove it or set FRAY_STORAGE to another place"
         )
     return str(root)
+
+
+def default_state_path(port: int) -> str:
+    """Return where a controller of this user on a port saves its state (``XDG_STATE_HOME``, else ``~/.local/state``)."""
+    base = os.environ.get("XDG_STATE_HOME")
+    directory = Path(base) if base else Path(os.environ.get("HOME") or Path.home()) / ".local" / "state"
+    return str(directory / "fray" / f"controller-{port}.sqlite")
 
 
 def ensure_token_file(path: Path) -> str:
