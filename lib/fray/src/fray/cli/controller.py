@@ -32,9 +32,11 @@ def serve_controller(
     insecure: Insecure = False,
 ) -> None:
     """Serve a controller until SIGTERM or Ctrl-C. What is not done then goes on when it is started again."""
+    from fray.job.rpc.collector import tune_collector
     from fray.job.rpc.controller import FrayControllerServer
 
     set_up_logging()
+    tune_collector()
     path = state or (default_state_path(port) if port else IN_MEMORY)
     server = FrayControllerServer(port, host, storage=storage, state=path, insecure=insecure)
     server.start()

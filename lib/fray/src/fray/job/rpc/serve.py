@@ -7,7 +7,6 @@ its own end: children do not outlive their parent.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import signal
 import socket
@@ -15,6 +14,7 @@ import sys
 import threading
 from typing import Any
 
+from fray.job.rpc.collector import tune_collector
 from fray.job.rpc.controller import FrayControllerServer, Limits
 from fray.job.rpc.worker import FrayWorker
 
@@ -36,13 +36,6 @@ def main() -> None:
         _tell(link, ready)
         tune_collector()
         finished.wait()
-
-
-def tune_collector() -> None:
-    """Let the garbage collector look rarely: tasks are many, live long and free themselves by their counts."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
 
 
 def _start(settings: dict[str, Any], stack: contextlib.ExitStack) -> dict[str, Any]:
