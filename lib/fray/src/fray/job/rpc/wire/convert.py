@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from sys import intern
 
 from fray.errors import ConfigurationError, InternalError
 from fray.job.rpc.controller.core.model import (
@@ -64,7 +65,7 @@ def spec_from_wire(spec: pb.TaskSpec, session: SessionId, task_id: str) -> TaskS
     Raises:
         ConfigurationError: for fields that are missing, too long or make no sense; names the field.
     """
-    function_id = spec.function_id
+    function_id = intern(spec.function_id)  # as names, one string for all tasks that share it: millions may wait
     payload = spec.serialized_data
     if spec.entrypoint:
         function_id = ENTRYPOINT_PREFIX + spec.entrypoint
@@ -89,7 +90,7 @@ def spec_from_wire(spec: pb.TaskSpec, session: SessionId, task_id: str) -> TaskS
         TaskId(task_id),
         session,
         function_id,
-        spec.name or function_id,
+        intern(spec.name) or function_id,
         payload,
         tuple(TaskId(dependency) for dependency in spec.dependencies) if spec.dependencies else (),
         shape_of(spec.resources) if spec.resources else DEFAULT_SHAPE,

@@ -258,8 +258,8 @@ class Task:
     """Set while the worker is asked to stop it: how it will end."""
     missing: int = 0
     """Dependencies that have not ended."""
-    dependents: list[Task] = field(default_factory=list)
-    """Tasks that wait for this one or will read its value."""
+    dependents: list[Task] | None = None
+    """Tasks that wait for this one; made for the first of them."""
     readers: int = 0
     """Dependents that have not ended: the value is kept for them."""
     delayed_until: float = 0.0
@@ -276,8 +276,8 @@ class Task:
     """The error in one line, for people."""
     acknowledged: bool = False
     """Whether its client has the result."""
-    story: list[tuple[float, str]] = field(default_factory=list)
-    """What happened, with times."""
+    story: list[tuple[float, str]] | None = None
+    """What happened after its submission, with times. Made when there is something to tell: millions may wait."""
 
     def move(self, to: TaskState) -> None:
         """Change the state along a legal move.
@@ -286,12 +286,21 @@ class Task:
             InvalidTransition: if the life cycle has no such move: our bug.
         """
         if to not in LEGAL_MOVES[self.state]:
-            lines = "\n".join(text for _, text in self.story)
+            lines = "\n".join(text for _, text in self.story or ())
             raise InvalidTransition(f"task {self.spec.id} cannot go from {self.state.value} to {to.value}; story:\n{lines}")
         self.state = to
 
+    def add_dependent(self, task: Task) -> None:
+        """Note a task that waits for this one."""
+        if self.dependents is None:
+            self.dependents = []
+        self.dependents.append(task)
+
     def tell(self, now: float, text: str) -> None:
         """Add a line to the story."""
+        if self.story is None:
+            self.story = [(now, text)]
+            return
         if len(self.story) >= STORY_LIMIT:
             del self.story[STORY_LIMIT // 2]
         self.story.append((now, text))
@@ -317,8 +326,8 @@ class EndedTask:
     """When it was accepted."""
     ended_at: float
     """When it ended."""
-    story: list[tuple[float, str]]
-    """What happened, with times."""
+    story: list[tuple[float, str]] | None
+    """What happened after its submission, with times."""
 
 
 @dataclass(slots=True, eq=False)

@@ -164,7 +164,7 @@ def task_row(task: Task, offset_s: float) -> TaskRow:
         task.result,
         int(task.acknowledged),
         _pack_actor(actor, offset_s) if actor is not None else "",
-        json.dumps([(when + offset_s, text) for when, text in task.story]) if told else "",
+        json.dumps([(when + offset_s, text) for when, text in task.story or ()]) if told else "",
     )
 
 
@@ -225,8 +225,8 @@ def task_of(row: TaskRow, offset_s: float) -> Task:
     )
     if row.actor and spec.actor is not None:
         task.actor = _unpack_actor(spec.actor, row.actor, offset_s)
-    story = json.loads(row.story) if row.story else [(row.submitted_at, "submitted")]
-    task.story = [(when - offset_s, text) for when, text in story]
+    if row.story:
+        task.story = [(when - offset_s, text) for when, text in json.loads(row.story)]
     return task
 
 

@@ -86,7 +86,7 @@ def _add(state: State, row: TaskRow, task: Task, now: float, generation: int) ->
             dependency.readers += 1
             if not dependency.state.is_final:
                 task.missing += 1
-                dependency.dependents.append(task)
+                dependency.add_dependent(task)
 
 
 def _resume(state: State, row: TaskRow, task: Task, now: float) -> None:

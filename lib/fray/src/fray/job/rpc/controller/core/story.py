@@ -61,4 +61,5 @@ def explain_actor(state: State, task: Task, now: float) -> str:
 
 def tell_story(task: Task | EndedTask) -> list[str]:
     """Return what happened to a task, one line each, with seconds since its submission."""
-    return [f"+{when - task.submitted_at:.3f} s  {text}" for when, text in task.story]
+    later = [f"+{when - task.submitted_at:.3f} s  {text}" for when, text in task.story or ()]
+    return ["+0.000 s  submitted", *later]

@@ -168,8 +168,8 @@ def end(
             out.append(WakeSession(session.id))
             if session.anonymous:
                 set_timer(state, now + state.limits.result_ttl_s, "expire", f"{session.last_seq}")
-    dependents, task.dependents = task.dependents, []
-    for dependent in dependents:
+    dependents, task.dependents = task.dependents, None
+    for dependent in dependents or ():
         _dependency_ended(state, dependent, task, now, out)
     forget_if_unneeded(state, task)
 
@@ -225,7 +225,6 @@ def accept(
     task = Task(spec, now, state.next_ticket())
     if spec.actor is not None:
         task.actor = Actor(spec.actor, watchers={watcher} if watcher else set())
-    task.story.append((now, "submitted"))
     state.changes.add_task(task)
     state.tasks[spec.id] = task
     session.live[spec.id] = task
@@ -244,7 +243,7 @@ def accept(
         dependency.readers += 1
         if not dependency.state.is_final:
             task.missing += 1
-            dependency.dependents.append(task)
+            dependency.add_dependent(task)
         elif dependency.state is not TaskState.FINISHED:
             failed = failed or dependency
     if failed is not None:
