@@ -68,6 +68,59 @@ def ctx(local: Env, monkeypatch: pytest.MonkeyPatch) -> Iterator[FrayContext]:
         yield ctx
 
 
+# --- the controller's options
+
+
+def test_controller_gives_up_workers_and_clients_that_are_silent_for_as_long_as_it_was_told(env: Env, tmp_path: Path) -> None:
+    options = ("controller", "--port", "0", "--silence", "0.5", "--grace", "0.5")
+    with serving(*options, env=env, log=tmp_path / "out", until="token") as it:
+        address = it.lines()[0].split()[-1]
+        client = ControllerClient(address, TOKEN)
+        client.call("register_worker", pb.WorkerInfo(worker_id="w", resources={"cpu": 1.0}))
+        client.call("open_session", pb.OpenSessionRequest(session_id="s"))
+        found: list[pb.ClusterStatus] = []
+
+        def is_alone() -> bool:
+            found[:] = [client.call("get_status", pb.Empty())]
+            return not found[0].workers and not found[0].sessions
+
+        eventually(is_alone, timeout=8.0, what="both are given up, long before the defaults of 10 and 30 s")
+        assert found[0].stats["workers lost"] == found[0].stats["sessions expired"] == 1
+        client.close()
+
+
+def test_controller_keeps_its_state_in_a_file_and_goes_on_with_it(env: Env, tmp_path: Path) -> None:
+    state, port = tmp_path / "deep" / "state.sqlite", str(free_port())
+    options = ("controller", "--port", port, "--state", str(state), "--storage", str(tmp_path / "storage"))
+    with serving(*options, env=env, log=tmp_path / "first", until="token") as it:
+        assert f"Its state is kept in {state}\n" in it.text()
+        address = it.lines()[0].split()[-1]
+        client = ControllerClient(address, TOKEN)
+        client.call("submit_task", pb.TaskSpec(task_id="later", entrypoint="math:sqrt", json_args="[9]"))
+        assert fray_json("status", "--controller", address, env=env)["state_path"] == str(state)
+    with serving(*options, env=env, log=tmp_path / "second", until="token") as it:
+        assert f"{state}; 1 tasks of before go on" in it.text()
+        with serving("worker", "--controller", address, "-n", "1", env=env, log=tmp_path / "worker", until="works"):
+            answer = client.call("get_task_result", pb.TaskHandle(task_id="later", wait_s=15))
+            assert answer.result_json == "3.0"
+        client.close()
+
+
+def test_controller_with_a_port_of_its_own_has_a_state_file_of_its_own(env: Env, tmp_path: Path) -> None:
+    port = free_port()
+    home = {**env, "XDG_STATE_HOME": str(tmp_path)}
+    with serving("controller", "--port", str(port), env=home, log=tmp_path / "out", until="token"):
+        assert (tmp_path / "fray" / f"controller-{port}.sqlite").exists()
+    with serving("controller", "--port", str(port), "--state", ":memory:", env=env, log=tmp_path / "out2", until="token") as it:
+        assert "kept in memory" in it.text()
+
+
+def test_state_that_cannot_be_used_ends_the_controller_with_the_files_name(env: Env, tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    path.write_bytes(b"no database at all " * 1000)
+    assert_fails(fray("controller", "--port", "0", "--state", str(path), env=env), 1, str(path))
+
+
 # --- what needs no cluster
 
 

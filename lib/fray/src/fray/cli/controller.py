@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from fray.cli.options import Host, Insecure, Storage
+from fray.cli.options import Host, Insecure, Storage, check_seconds
 from fray.cli.serving import StopSignals, describe_token, say, set_up_logging
 from fray.config import DEFAULT_PORT, default_state_path
+from fray.job.rpc.controller.core.model import Limits
 
+DEFAULT_LIMITS = Limits()
 IN_MEMORY = ":memory:"
 """The value of ``--state`` that keeps nothing beyond the process."""
 
@@ -29,6 +31,14 @@ def serve_controller(
         ),
     ] = None,
     storage: Storage = None,
+    silence: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", callback=check_seconds, help="A worker that says nothing for so long is given up."),
+    ] = DEFAULT_LIMITS.silence_s,
+    grace: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", callback=check_seconds, help="A client that is away for so long is given up."),
+    ] = DEFAULT_LIMITS.session_grace_s,
     insecure: Insecure = False,
 ) -> None:
     """Serve a controller until SIGTERM or Ctrl-C. What is not done then goes on when it is started again."""
@@ -38,7 +48,8 @@ def serve_controller(
     set_up_logging()
     tune_collector()
     path = state or (default_state_path(port) if port else IN_MEMORY)
-    server = FrayControllerServer(port, host, storage=storage, state=path, insecure=insecure)
+    limits = Limits(silence_s=silence, session_grace_s=grace)
+    server = FrayControllerServer(port, host, storage=storage, state=path, limits=limits, insecure=insecure)
     server.start()
     signals = StopSignals()
     signals.install()

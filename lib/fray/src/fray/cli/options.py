@@ -16,6 +16,12 @@ def _check_positive(value: float | None) -> float | None:
     return value
 
 
+def check_seconds(value: float) -> float:
+    """Return a number of seconds above 0, for options."""
+    _check_positive(value)
+    return value
+
+
 DEFAULT_ADDRESS = f"http://127.0.0.1:{DEFAULT_PORT}"
 """The controller that is meant when nothing names one."""
 

@@ -39,7 +39,7 @@ from fray.job.rpc.outbox import Entry, Outbox, Request
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import ControllerClient
 from fray.job.rpc.wire.errors import Refused, Restarted, SessionUnknown, unreachable
-from fray.job.rpc.wire.settings import BATCH_ITEMS, CONNECT_TIMEOUT_S
+from fray.job.rpc.wire.settings import BATCH_ITEMS, CALL_TIMEOUT_S
 from fray.payloads import PayloadStore, derive_key
 from fray.serialization import PackedCallable
 from fray.types import SessionId, TaskId
@@ -48,6 +48,8 @@ log = logging.getLogger("fray.client")
 
 RECONNECT_S = 300.0
 """How long a client tries to reach a controller that it has lost: long enough for somebody to start it again."""
+OPEN_S = 1.0
+"""How long a client tries to reach a controller that it has not met: a message may get lost, or the controller be starting."""
 WORRY_S = 5.0
 """After so long without its controller a client tells the person that it waits."""
 ACK_DELAY_S = 0.5
@@ -100,10 +102,8 @@ class Session:
             logs=self._show_logs,
         )
         try:
-            if request.parent_id:  # a task's: the controller was there a moment ago, and will be again
-                answer = self.ask("open_session", request)
-            else:
-                answer = self._client.call("open_session", request, timeout_s=CONNECT_TIMEOUT_S * 2)
+            # A task's controller was there a moment ago, and will be again; anybody else's may not be running.
+            answer = self.ask("open_session", request, RECONNECT_S if request.parent_id else OPEN_S)
         except SessionUnknown as error:
             self._client.close()
             raise ContextClosed("the session of the task that runs here has ended") from error
@@ -163,16 +163,16 @@ class Session:
         with binding(self):
             return self.store.unpack(payload)
 
-    def ask(self, method: str, request: Any) -> Any:
+    def ask(self, method: str, request: Any, patience_s: float = RECONNECT_S) -> Any:
         """Make a call that may be repeated; goes on trying while the controller cannot be reached. Blocks.
 
         Raises:
-            FrayError: what the controller answers; Unavailable after ``RECONNECT_S``.
+            FrayError: what the controller answers; Unavailable after ``patience_s``.
         """
-        end = time.monotonic() + RECONNECT_S
+        end = time.monotonic() + patience_s
         while True:
             try:
-                return self._client.call(method, request)
+                return self._client.call(method, request, timeout_s=min(CALL_TIMEOUT_S, 10 * patience_s))
             except Refused:  # full: it makes room as tasks end
                 self.check_open()
                 self._stopping.wait(MIN_BACKOFF_S)

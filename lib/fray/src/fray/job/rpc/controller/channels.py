@@ -87,8 +87,10 @@ class WorkerChannel(Channel):
     def __init__(self) -> None:
         super().__init__()
         self.reports = SavedNumbers()
+        self.last_report = self.last_attachment = 0
+        """Numbers of the latest that came: earlier ones are out of date."""
         self.known_functions: set[str] = set()
-        """Code this worker has been sent."""
+        """Code this worker has been sent by its present stream."""
         self._start: deque[tuple[Task, int]] = deque()
         self._stop: list[Attempt] = []
         self._reclaim: list[Attempt] = []
@@ -113,7 +115,7 @@ class WorkerChannel(Channel):
 
     def forget(self, functions: Iterable[str]) -> None:
         """Let the worker drop code that nobody uses."""
-        gone = [function for function in functions if function in self.known_functions]
+        gone = list(functions)
         self.known_functions.difference_update(gone)
         self._forget.extend(gone)
         self.wake()
@@ -139,6 +141,7 @@ class WorkerChannel(Channel):
         self._stop.clear()
         self._reclaim.clear()
         self._calls.clear()
+        self.known_functions.clear()  # what was sent may not have arrived
 
     def take_calls(self) -> list[pb.ActorCalls]:
         """Return the next calls, as many as one message should hold; the stream looks again when there are more."""

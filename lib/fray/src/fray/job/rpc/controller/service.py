@@ -84,7 +84,9 @@ class ControllerService(ControllerProtocol):
             driver.relay(calls)
         for function in request.functions:
             driver.functions.add(session.id, _checked(function.function_id, "function_id"), function.code)
-        if request.tasks:
+        if (
+            request.tasks and not 0 < request.batch <= session.last_batch
+        ):  # a repetition is answered, even when there is no room
             self._check_saving()
             specs = [self._spec(spec, session) for spec in request.tasks]
             driver.post(ev.TasksSubmitted(driver.now(), session.id, specs, request.batch))
@@ -144,7 +146,7 @@ class ControllerService(ControllerProtocol):
         driver = self._driver
         session = self._session(SessionId(request.session_id) if request.session_id else ANONYMOUS_SESSION)
         task_id = TaskId(request.task_id or f"{session.id}-{secrets.token_hex(8)}")
-        if task_id not in driver.state.tasks:
+        if task_id not in driver.state.tasks and not self._has_ended(task_id):
             self._check_saving()
             driver.post(ev.TasksSubmitted(driver.now(), session.id, [self._spec(request, session, task_id)]))
         await driver.saver.wait_saved()
@@ -246,6 +248,8 @@ class ControllerService(ControllerProtocol):
         driver.post(
             ev.WorkerRegistered(driver.now(), incarnation, worker, capacity, request.address, request.lane_address, tags)
         )
+        if incarnation not in driver.state.workers:
+            raise ConnectError(Code.NOT_FOUND, f"worker incarnation {incarnation!r} is over: register with a new one")
         await driver.saver.wait_saved()
         return pb.RegisterWorkerResponse(
             storage_url=driver.storage_root,
@@ -261,6 +265,12 @@ class ControllerService(ControllerProtocol):
                 Code.NOT_FOUND, f"worker incarnation {incarnation!r} is not registered, or was given up: register"
             )
         channel = driver.worker_channel(incarnation)
+        if request.number:
+            if request.number <= channel.last_attachment:
+                raise ConnectError(
+                    Code.UNAVAILABLE, f"attachment {request.number} comes late: {channel.last_attachment} came before"
+                )
+            channel.last_attachment = request.number
         reader = channel.claim()
         channel.discard_unsent()
         is_new = request.generation != driver.generation
@@ -294,6 +304,12 @@ class ControllerService(ControllerProtocol):
         if incarnation in driver.state.awaited:
             driver.post(ev.WorkerReported(driver.now(), incarnation))
             raise ConnectError(Code.ABORTED, f"{RESTARTED} {driver.generation}: attach before reporting")
+        channel = driver.worker_channel(incarnation)
+        if request.number:
+            if request.number <= channel.last_report:  # the later one has told all of it, or it is a repetition
+                driver.state.stats["reports repeated"] += 1
+                return self._acknowledge(channel)
+            channel.last_report = request.number
         for lines in request.logs:
             driver.session_channel(SessionId(lines.session_id)).add_logs(lines)
         for answers in request.answers:
@@ -309,14 +325,13 @@ class ControllerService(ControllerProtocol):
                 [(TaskId(ref.task_id), ref.attempt) for ref in request.created],
             )
         )
-        channel = driver.worker_channel(incarnation)
         channel.reports.add(request.number, driver.saver.mark())
         if request.leaving:
             driver.post(ev.WorkerLeft(driver.now(), incarnation))
             await driver.saver.wait_saved()
         elif request.draining:  # it waits to be let go
             driver.saver.when_saved(channel.wake)
-        return pb.ReportResponse(generation=driver.generation, saved_report=channel.reports.latest(driver.saver.is_saved))
+        return self._acknowledge(channel)
 
     async def report_task_complete(self, request: pb.TaskHandle, ctx: Ctx, /) -> pb.Empty:
         return await self._report_one(request, OutcomeKind.FINISHED)
@@ -353,6 +368,10 @@ class ControllerService(ControllerProtocol):
 
     # --- translation
 
+    def _acknowledge(self, channel: WorkerChannel) -> pb.ReportResponse:
+        saved = channel.reports.latest(self._driver.saver.is_saved)
+        return pb.ReportResponse(generation=self._driver.generation, saved_report=saved)
+
     def _check_saving(self) -> None:
         if self._driver.saver.trouble:
             raise ConnectError(Code.RESOURCE_EXHAUSTED, f"no new work is taken: {self._driver.saver.trouble}")
@@ -383,6 +402,10 @@ class ControllerService(ControllerProtocol):
             who = f"has the id {ref.actor_id!r}" if ref.actor_id else f"is named {ref.name!r}"
             raise ConnectError(Code.NOT_FOUND, f"no actor {who}; `fray actors` lists the known")
         return task
+
+    def _has_ended(self, task_id: TaskId) -> bool:
+        """Whether a task ended not long ago and its client has the result."""
+        return any(ended.id == task_id for ended in self._driver.state.history)
 
     def _task(self, task_id: str) -> Task | EndedTask:
         task = self._driver.state.tasks.get(TaskId(task_id)) or actors.find(self._driver.state, TaskId(task_id))
@@ -433,7 +456,7 @@ class ControllerService(ControllerProtocol):
         incarnation = Incarnation(request.incarnation or request.worker_id)
         if incarnation not in self._driver.state.workers:
             raise ConnectError(Code.NOT_FOUND, f"worker incarnation {incarnation!r} is not registered")
-        outcome = Outcome(TaskId(request.task_id), request.attempt, kind, request.result_data, request.error)
+        outcome = Outcome(TaskId(request.task_id), request.attempt, kind, request.result_data, request.error, retryable=True)
         self._driver.post(ev.WorkerReported(self._driver.now(), incarnation, [outcome]))
         await self._driver.saver.wait_saved()
         return pb.Empty()

@@ -6,7 +6,7 @@ Compression is off: for small messages on a fast network it halves the rate (mea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 from pyqwest import Client, HTTPTransport, SyncClient, SyncHTTPTransport
@@ -15,6 +15,7 @@ from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.proto.fray_connect import FrayControllerClient, FrayControllerClientSync
 from fray.job.rpc.wire.auth import call_headers
 from fray.job.rpc.wire.errors import to_fray_error
+from fray.job.rpc.wire.faults import async_interceptors, sync_interceptors
 from fray.job.rpc.wire.settings import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES, STREAM_SILENCE_S
 
 _TRANSPORT: dict[str, Any] = {
@@ -42,6 +43,7 @@ class ControllerClient:
             send_compression=None,
             read_max_bytes=MAX_ANSWER_BYTES,
             http_client=SyncClient(self._transport),
+            interceptors=sync_interceptors(),
         )
 
     def call(self, method: str, request: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
@@ -55,7 +57,7 @@ class ControllerClient:
         except Exception as error:
             raise to_fray_error(error, self.address) from error
 
-    def watch(self, request: pb.WatchTasksRequest) -> Iterator[pb.TaskEvents]:
+    def watch(self, request: pb.WatchTasksRequest) -> Generator[pb.TaskEvents]:
         """Stream a session's events; blocks between them; raises as ``call`` does."""
         try:
             yield from self._client.watch_tasks(request, headers=self._headers)
@@ -81,6 +83,7 @@ class AsyncControllerClient:
             send_compression=None,
             read_max_bytes=MAX_ANSWER_BYTES,
             http_client=Client(self._transport),
+            interceptors=async_interceptors(),
         )
 
     async def call(self, method: str, request: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
@@ -90,10 +93,12 @@ class AsyncControllerClient:
             FrayError: what ``to_fray_error`` maps the failure to.
         """
         try:
-            return await getattr(self._client, method)(request, headers=self._headers, timeout_ms=int(timeout_s * 1000))
+            answer = await getattr(self._client, method)(request, headers=self._headers, timeout_ms=int(timeout_s * 1000))
         except Exception as error:
             _raise_if_cancelled()
             raise to_fray_error(error, self.address) from error
+        _raise_if_cancelled()
+        return answer
 
     async def attach(self, request: pb.AttachRequest) -> AsyncIterator[pb.Commands]:
         """Stream a worker's commands; raises as ``call`` does."""
@@ -111,7 +116,7 @@ class AsyncControllerClient:
 
 
 def _raise_if_cancelled() -> None:
-    """Let a cancellation through: connectrpc reports it as an error of the call."""
+    """Let a cancellation through: connectrpc reports it as an error of the call, or loses it to an answer that just came."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -16,7 +16,8 @@ import uvloop
 
 from fray.errors import ConfigurationError
 from fray.job.rpc.wire.auth import App, TokenGate
-from fray.job.rpc.wire.settings import KEEP_ALIVE_S
+from fray.job.rpc.wire.faults import with_faults
+from fray.job.rpc.wire.settings import KEEP_ALIVE_S, STREAM_SILENCE_S
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ class HttpServer:
         self.address = f"http://{shown}:{self.port}"
         self._server = uvicorn.Server(
             uvicorn.Config(
-                TokenGate(app, token),
+                TokenGate(with_faults(app), token),
                 http="httptools",
                 ws="none",
                 lifespan="off",
@@ -117,6 +118,8 @@ def bind(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited: else a peer that lost its power is noticed after 15 minutes
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STREAM_SILENCE_S * 1000))
         sock.bind((host, port))
         sock.listen(1024)
         sock.setblocking(False)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fray.clock import Clock, SystemClock
@@ -37,8 +38,20 @@ MAX_LOG_BYTES = 1024 * 1024
 """Output of tasks that waits to be sent; more is dropped, and the loss is told."""
 MIN_REPORT_TIMEOUT_S = 1.0
 """A report is given up when the lease that it would renew is over, but not before this."""
+DIRECT_GRACE_S = 5.0
+"""How long a task that came straight from a caller goes on, and its outcome is kept, for a call that is made again."""
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.1, 1.0
 """Between attempts to reach the controller."""
+
+
+@dataclass(slots=True)
+class _DirectRun:
+    """A task that came straight from a caller."""
+
+    future: asyncio.Future[Outcome]
+    callers: int = 0
+    left_at: float = 0.0
+    """When the latest caller went, on the loop's clock."""
 
 
 class Agent:
@@ -73,6 +86,7 @@ class Agent:
         self.desk = ActorDesk(self._send, self._has_lease)
         self._relay = _Relay(lambda: self._news.set())
         self._generation = 0
+        self._attachments = 0
         self._heartbeat_s = HEARTBEAT_S
         self._lease_s = 0.0
         self._functions: dict[str, bytes] = {}
@@ -85,7 +99,7 @@ class Agent:
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._direct: dict[TaskId, asyncio.Future[Outcome]] = {}
+        self._direct: dict[TaskId, _DirectRun] = {}
         self._draining = False
         self._orders: asyncio.Task[None] | None = None
         self._was_heard = False
@@ -127,20 +141,35 @@ class Agent:
             self._timer.cancel()
         await self._pool.close()
         await self._client.close()
-        for future in self._direct.values():
-            future.cancel()
+        for run in self._direct.values():
+            run.future.cancel()
 
     async def execute(self, order: pb.StartTask) -> Outcome:
-        """Run one task that came straight from a caller, and return its outcome. Cancelling stops the task."""
+        """Run one task that came straight from a caller, and return its outcome; a call that comes again joins the first.
+
+        When the last caller has gone, the task is stopped, and its outcome forgotten, after ``DIRECT_GRACE_S``.
+        """
+        loop = asyncio.get_running_loop()
         task = TaskId(order.task_id)
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._direct[task] = future
-        try:
+        run = self._direct.get(task)
+        if run is None:
+            run = self._direct[task] = _DirectRun(loop.create_future())
             self._perform(self._core.receive(self._clock.now(), [_to_item(order, direct=True)]))
-            return await future
+        run.callers += 1
+        try:
+            return await asyncio.shield(run.future)
         finally:
-            self._direct.pop(task, None)
-            self._perform(self._core.stop(self._clock.now(), task, order.attempt))
+            run.callers -= 1
+            run.left_at = loop.time()
+            loop.call_later(DIRECT_GRACE_S, self._leave, task, order.attempt)
+
+    def _leave(self, task: TaskId, attempt: int) -> None:
+        run = self._direct.get(task)
+        if run is None or run.callers or asyncio.get_running_loop().time() < run.left_at + DIRECT_GRACE_S - 0.01:
+            return
+        del self._direct[task]
+        if not run.future.cancelled():
+            self._perform(self._core.stop(self._clock.now(), task, attempt))
 
     # --- the controller
 
@@ -189,7 +218,9 @@ class Agent:
             self._obey(commands)
 
     def _attach_request(self) -> pb.AttachRequest:
+        self._attachments += 1
         return pb.AttachRequest(
+            number=self._attachments,
             incarnation=self._info.incarnation,
             held=_refs(self._core.held()),
             told=_refs(self._core.told()),
@@ -226,6 +257,7 @@ class Agent:
 
     async def _keep_reporting(self) -> None:
         backoff_s = MIN_BACKOFF_S
+        unanswered: tuple[wc.Report, pb.ReportRequest] | None = None
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(
@@ -233,9 +265,11 @@ class Agent:
                 ):  # wait_for of Python 3.11 loses a cancellation at the wrong moment
                     await self._news.wait()
             self._news.clear()
-            report = self._core.report(BATCH_ITEMS)
-            answers = self._relay.take()
-            message = self._to_wire(report, answers=answers)
+            if unanswered is None or unanswered[1].incarnation != self._info.incarnation:
+                report = self._core.report(BATCH_ITEMS)
+                message = self._to_wire(report, answers=self._relay.take())
+            else:  # as it was, so that it changes nothing if it did arrive
+                report, message = unanswered
             sent_at, incarnation = self._clock.now(), self._info.incarnation
             try:
                 answer = await self._client.call("report", message, timeout_s=max(MIN_REPORT_TIMEOUT_S, self._lease_s))
@@ -245,12 +279,12 @@ class Agent:
                 log.info("worker %s cannot report: %s", self.worker_id, error)
                 if isinstance(error, DeadlineExceeded) and self._orders is not None:
                     self._orders.cancel()  # it came over the same network, which may swallow everything
-                self._relay.put_back(answers)
+                unanswered = (report, message)
                 self._news.set()
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
                 continue
-            backoff_s = MIN_BACKOFF_S
+            unanswered, backoff_s = None, MIN_BACKOFF_S
             self._begin_generation(answer.generation)
             if answer.generation < self._generation:
                 self._news.set()  # told to a life of the controller that is over
@@ -446,9 +480,9 @@ class Agent:
         if self._core.direct_outcomes:
             done, self._core.direct_outcomes = self._core.direct_outcomes, []
             for outcome in done:
-                future = self._direct.get(outcome.task)
-                if future is not None and not future.done():
-                    future.set_result(outcome)
+                run = self._direct.get(outcome.task)
+                if run is not None and not run.future.done():
+                    run.future.set_result(outcome)
         if self._core.ended_actors:
             ended, self._core.ended_actors = self._core.ended_actors, []
             self.desk.close(ended)

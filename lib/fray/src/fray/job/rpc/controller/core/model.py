@@ -487,6 +487,8 @@ class State:
     """Actors that live, by name."""
     dead_actors: dict[TaskId, Task] = field(default_factory=dict)
     """Actors that have ended, the latest last, for those who ask."""
+    ended_workers: deque[Incarnation] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
+    """Lives of workers that are over, the latest last: they do not begin again."""
     awaited: set[Incarnation] = field(default_factory=set)
     """Workers that were there before a restart and may still have what looks as if it waits: until they have come back, or
     were given up, nothing is placed."""

@@ -23,6 +23,9 @@ def register(state: State, event: WorkerRegistered, out: list[Effect]) -> None:
     """Begin a worker's life; the one before it under the same id is over."""
     if event.incarnation in state.workers:
         return
+    if event.incarnation in state.ended_workers:
+        state.stats["stale registrations refused"] += 1
+        return
     for other in [worker for worker in state.workers.values() if worker.id == event.worker]:
         lose(state, other, "its worker restarted", event.now, out)
     state.workers[event.incarnation] = Worker(
@@ -142,6 +145,7 @@ def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect], 
     """
     lease_left_s = 0.0 if is_over else worker.last_seen + state.limits.silence_s - now
     del state.workers[worker.incarnation]
+    state.ended_workers.append(worker.incarnation)
     state.awaited.discard(worker.incarnation)
     state.changes.drop_worker(worker.incarnation)
     state.stats["workers lost"] += 1
