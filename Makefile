@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 N ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev fmt check test unit contract integration sim demo bench proto docs clean
+.PHONY: help setup setup-dev fmt check test unit contract integration sim chaos demo bench proto docs clean
 
 help:  ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,9 @@ check: $(VENV)/.setup-dev  ## lint, types, import arrows, generated code fresh
 	$(BIN)/lint-imports --no-cache
 	bash lib/fray/scripts/generate_proto.sh --check
 
-test: check  ## everything CI needs: checks, unit, contract over all contexts, integration, docs
-	$(PYTEST) $(T)
+test: check  ## everything CI needs: checks, unit, contract over all contexts, integration, docs, and 2,000 simulated seeds
+	@$(BIN)/python -m fray.testing.simulation --seeds 2000 --processes 1 --quiet & seeds=$$!; \
+	$(PYTEST) $(T); tests=$$?; wait $$seeds && exit $$tests
 
 unit: $(VENV)/.setup-dev  ## the fast part of the tests
 	$(PYTEST) -m unit
@@ -55,7 +56,11 @@ integration: $(VENV)/.setup-dev  ## real servers, processes and Ray
 	$(PYTEST) -m 'integration and not slow'
 
 sim: $(VENV)/.setup-dev  ## simulate N seeds of faults, or the one SEED
-	$(BIN)/python -m fray.testing.simulation $(if $(SEED),--seed $(SEED),--seeds $(N))
+	$(BIN)/python -m fray.testing.simulation $(if $(SEED),--seed $(SEED),--seeds $(N)) $(ARGS)
+
+chaos: $(VENV)/.setup-dev  ## faults of all kinds on a real cluster for SECONDS=60; SEED=, WORKLOADS=flat,actors, ARGS='--json FILE'
+	PYTHONPATH=lib/fray/tests:lib/fray/tests/actors $(BIN)/python -m chaos --seconds $(or $(SECONDS),60) \
+		$(if $(SEED),--seed $(SEED)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(ARGS)
 
 bench: $(VENV)/.setup  ## measure against Ray and Dask side by side, in environments of their own
 	$(BIN)/python benchmarks/run.py $(ARGS)
