@@ -84,23 +84,30 @@ class Journal:
             StateError: if it is damaged, used by another controller, of another version, or cannot be read and written.
         """
         with self._explained("open"):
-            self._prepare_file()
-            db = self._db = sqlite3.connect(self.path, timeout=0.0, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            is_new = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if is_new:
-                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            else:
-                self._check_version(db)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-            db.execute("PRAGMA journal_size_limit=0")
-            if is_new:
-                self._create(db)
-            else:
-                self._check_pages(db)
-            return self._load(db)
+            try:
+                return self._open()
+            except BaseException:
+                self.close()
+                raise
+
+    def _open(self) -> Saved:
+        self._prepare_file()
+        db = self._db = sqlite3.connect(self.path, timeout=0.0, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        is_new = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if is_new:
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        else:
+            self._check_version(db)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        db.execute("PRAGMA journal_size_limit=0")
+        if is_new:
+            self._create(db)
+        else:
+            self._check_pages(db)
+        return self._load(db)
 
     def commit(self, cut: Cut, functions: FunctionCut) -> None:
         """Write a cut as one transaction; it is on the disk when this returns, and not at all if it raises.
@@ -147,11 +154,14 @@ class Journal:
 
     def _create(self, db: sqlite3.Connection) -> None:
         first = draw_generation()
-        db.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        db.execute("BEGIN")  # all or nothing: a file that was half made would be taken for somebody else's
+        for statement in SCHEMA.split(";"):
+            db.execute(statement)
         db.execute("INSERT INTO meta VALUES ('controller_id', ?)", (secrets.token_hex(6),))
         db.execute("INSERT INTO meta VALUES ('generation', ?)", (str(first),))
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")
         db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        db.execute("COMMIT")
 
     def _check_version(self, db: sqlite3.Connection) -> None:
         (application,) = db.execute("PRAGMA application_id").fetchone()

@@ -366,6 +366,10 @@ class Worker:
     """When it was last heard of."""
     detached_at: float = 0.0
     """When the command stream broke, while not attached."""
+    has_proved: bool = False
+    """Whether an attempt of it has ended with the worker's word."""
+    rests_until: float = 0.0
+    """It is given nothing before: its earlier lives ended one after another without ending an attempt."""
     reserved_for: Shape | None = None
     """A shape that has waited too long for a place as large as this one: others stay away."""
 
@@ -457,6 +461,8 @@ class Limits:
     """Payload bytes a session may have here; its client waits beyond."""
     session_tasks: int = 2_000_000
     """Unended tasks a session may have; its client waits beyond."""
+    session_results: int = 1_000_000
+    """Results a session may leave unacknowledged; beyond, nothing more is taken from it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -489,6 +495,8 @@ class State:
     """Actors that have ended, the latest last, for those who ask."""
     ended_workers: deque[Incarnation] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     """Lives of workers that are over, the latest last: they do not begin again."""
+    vain_lives: dict[WorkerId, int] = field(default_factory=dict)
+    """Lives in a row of a worker that were lost with attempts and had ended none."""
     awaited: set[Incarnation] = field(default_factory=set)
     """Workers that were there before a restart and may still have what looks as if it waits: until they have come back, or
     were given up, nothing is placed."""

@@ -158,7 +158,7 @@ def _rank(queue: ShapeQueue) -> tuple[int, int]:
 def _find_worker(state: State, queue: ShapeQueue, task: Task, now: float) -> Worker | None:
     while (incarnation := queue.best()) is not None:
         worker = state.workers.get(incarnation)
-        usable = worker is not None and worker.attached and not worker.draining
+        usable = worker is not None and worker.attached and not worker.draining and worker.rests_until <= now
         if worker is not None and usable and (not queue.shape or worker.reserved_for in (None, queue.shape)):
             if worker.fits(queue.shape) and (task.actor is not None or not worker.prefetched):
                 if worker.reserved_for is not None and worker.reserved_for == queue.shape:

@@ -60,8 +60,8 @@ def judge(task: Task, outcome: Outcome, limits: Limits, now: float) -> Verdict:
         return Verdict(Move.FAIL, "stopped", error=task.cancelling)
     if outcome.kind is OutcomeKind.FINISHED:
         return Verdict(Move.FINISH, "finished")
-    if outcome.kind is OutcomeKind.CANCELLED:
-        return Verdict(Move.CANCEL, "stopped on its worker")
+    if outcome.kind is OutcomeKind.CANCELLED:  # nobody wants that now: it was stopped as unknown after a restart
+        return Verdict(Move.REQUEUE, "its worker had stopped it")
     if task.actor is not None:
         return _judge_death_by(task, task.actor, outcome, now)
     if outcome.kind is OutcomeKind.CRASHED:
@@ -91,7 +91,8 @@ def _judge_actor_loss(task: Task, actor: Actor, why: str, now: float, lease_left
     if task.cancelling is None:
         verdict = _judge_death(task, actor, why, ErrorKind.LOST, now, lease_left_s)
     else:
-        verdict = Verdict(Move.CANCEL, why, error=task.cancelling)
+        move = Move.CANCEL if task.cancelling is ErrorKind.CANCELLED else Move.FAIL
+        verdict = Verdict(move, why, error=task.cancelling)
     if verdict.move is Move.RETRY or not actor.spec.name or lease_left_s <= 0:
         return verdict
     actor.doom = actor.last_death = verdict.story

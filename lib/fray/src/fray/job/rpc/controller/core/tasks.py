@@ -45,8 +45,16 @@ def submit(state: State, event: TasksSubmitted, out: list[Effect]) -> None:
 
 
 def find_refusal(state: State, session: Session, count: int, size_bytes: int) -> str | None:
-    """Return why a session may not submit so much more now, or None. A session without live tasks always may."""
+    """Return why a session may not submit so much more now, or None.
+
+    A session without live tasks always may, unless it never acknowledges: what it sends may have to come before what it can
+    acknowledge.
+    """
     limits = state.limits
+    if len(session.outbox) > limits.session_results:
+        return (
+            f"the session has {len(session.outbox)} results that it has not acknowledged; the limit is {limits.session_results}"
+        )
     if session.live and len(session.live) + count > limits.session_tasks:
         return f"the session has {len(session.live)} unended tasks; the limit is {limits.session_tasks}"
     if session.live and session.held_bytes + size_bytes > limits.session_bytes:
