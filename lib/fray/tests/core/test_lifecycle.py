@@ -11,6 +11,7 @@ from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core import next_deadline
 from fray.job.rpc.controller.core.machine import ANONYMOUS_SESSION
 from fray.job.rpc.controller.core.model import ErrorKind, Outcome, OutcomeKind, TaskState
+from fray.job.rpc.controller.core.story import explain_pending
 from fray.job.rpc.controller.core.tasks import find_refusal
 
 pytestmark = pytest.mark.unit
@@ -90,6 +91,7 @@ def test_lost_workers_have_a_budget_of_their_own(make_cluster: Any) -> None:
     cluster.submit("t")
     for life in range(1, 4):
         cluster.worker("w", f"w.{life}")
+        cluster.after(1.0)
         assert cluster.where("t") == [f"w.{life}"]
         cluster.post(ev.WorkerLeft, f"w.{life}")
     task = cluster.task("t")
@@ -103,12 +105,27 @@ def test_budgets_do_not_add_up(ready: Any) -> None:
         ready.end("t", CRASHED)
     for life in range(2, 8):
         ready.worker("w", f"w.{life}")
+        ready.after(5.0)
     ready.end("t", FAILED, retryable=True)
     ready.after(0.0)
     task = ready.task("t")
     assert (task.kills, task.losses, task.failures, task.state) == (2, 6, 1, TaskState.ASSIGNED)
     ready.end("t")
     assert ready.states("t") == ["finished"]
+
+
+def test_task_that_lost_two_workers_waits_before_it_gets_a_third(make_cluster: Any) -> None:
+    cluster = make_cluster()
+    cluster.session()
+    cluster.submit("t", "other")
+    cluster.worker("w", "w.1")
+    cluster.worker("w", "w.2")
+    assert cluster.where("t") == ["w.2"]  # the first loss costs no time
+    cluster.worker("w", "w.3")
+    assert (cluster.states("t"), cluster.where("other")) == (["delayed"], ["w.3"])
+    cluster.end("other")
+    cluster.after(0.2)
+    assert cluster.where("t") == ["w.3"]
 
 
 def test_undelivered_attempts_count_against_no_budget(make_cluster: Any) -> None:
@@ -473,9 +490,53 @@ def test_session_full_of_tasks_or_bytes_is_refused_more_until_some_end(make_clus
     cluster.submit("b")
     assert "has 2 unended tasks; the limit is 2" in (find_refusal(cluster.state, session, 1, 0) or "")
     cluster.end("a", payload=b"y" * 90)
-    assert find_refusal(cluster.state, session, 1, 20) is not None  # the result is held until acknowledged
-    cluster.post(ev.ResultsAcknowledged, "s", 1)
     assert find_refusal(cluster.state, session, 1, 20) is None
+
+
+def test_session_that_never_acknowledges_is_refused_more(make_cluster: Any) -> None:
+    cluster = make_cluster(session_results=2)
+    cluster.session()
+    cluster.worker("w")
+    for name in ("a", "b", "c"):
+        cluster.submit(name)
+        cluster.end(name)
+    session = cluster.state.sessions["s"]
+    assert "3 results that it has not acknowledged; the limit is 2" in (find_refusal(cluster.state, session, 1, 0) or "")
+    cluster.post(ev.ResultsAcknowledged, "s", 1)
+    assert find_refusal(cluster.state, session, 1, 0) is None
+
+
+def test_session_whose_client_does_not_read_gets_no_places_until_it_does(make_cluster: Any) -> None:
+    cluster = make_cluster(session_bytes=100)
+    cluster.session()
+    cluster.session("other")
+    cluster.worker("w")
+    cluster.submit("a", "b", "c")
+    cluster.submit("x", "y", session="other")
+    cluster.end("a", payload=b"r" * 101)
+    assert cluster.where("b", "x") == [None, "w.1"]  # the others go on
+    assert "until its client has read" in explain_pending(cluster.state, cluster.task("b"), 0.0)
+    cluster.end("x")
+    cluster.end("y")
+    assert cluster.states("b", "c") == ["queued", "queued"]
+    cluster.post(ev.ResultsAcknowledged, "s", 1)
+    assert cluster.where("b") == ["w.1"]
+    cluster.end("b")
+    cluster.end("c", payload=b"r" * 101)
+    cluster.submit("d")
+    cluster.post(ev.SessionClosed, "s")
+    assert not cluster.state.stalled and "s" not in cluster.state.sessions
+
+
+def test_deadlines_of_tasks_that_have_ended_are_forgotten(ready: Any) -> None:
+    for number in range(3000):
+        ready.submit(f"t{number}", deadline_s=1e6)
+        ready.end(f"t{number}")
+        ready.post(ev.ResultsAcknowledged, "s", number + 1)
+    assert len(ready.state.timers) < 1100
+    ready.submit("last", deadline_s=1.0)
+    ready.after(1.0)
+    assert ready.task("last").cancelling is ErrorKind.TIMEOUT
 
 
 def test_results_without_a_session_expire(cluster: Any) -> None:

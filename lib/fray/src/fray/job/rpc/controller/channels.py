@@ -17,6 +17,9 @@ from fray.types import TaskId
 MAX_LOG_BYTES = 4 * 1024 * 1024
 """Output that waits for a slow client; older output is dropped and the loss is told."""
 
+MESSAGE_BYTES = 500
+"""What a message of output takes besides its text."""
+
 Attempt = tuple[TaskId, int]
 
 
@@ -218,10 +221,10 @@ class SessionChannel(Channel):
     def add_logs(self, lines: pb.LogLines) -> None:
         """Pass on output of a task."""
         self._logs.append(lines)
-        self._log_bytes += len(lines.text)
+        self._log_bytes += len(lines.text) + MESSAGE_BYTES
         while self._log_bytes > MAX_LOG_BYTES:
             dropped = len(self._logs.popleft().text)
-            self._log_bytes -= dropped
+            self._log_bytes -= dropped + MESSAGE_BYTES
             self._dropped_bytes += dropped
         self.wake()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Iterable
 
 from fray.clock import Clock, SystemClock
@@ -67,7 +66,8 @@ class Driver:
         self._cleanups: dict[SessionId, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._listening_until = 0.0
-        self._waiters: deque[tuple[TaskId, asyncio.Future[None]]] = deque()
+        self._waiters: dict[TaskId, list[asyncio.Future[None]]] = {}
+        self._ends_seen = 0
         self._stopped = False
 
     async def start(self) -> None:
@@ -142,10 +142,14 @@ class Driver:
             task = self.state.tasks.get(task_id)
             if task is not None and not task.state.is_final:
                 future = loop.create_future()
-                self._waiters.append((task_id, future))
+                self._waiters.setdefault(task_id, []).append(future)
                 futures.append(future)
-        if futures:
-            await asyncio.wait(futures, timeout=timeout_s)
+        try:
+            if futures:
+                await asyncio.wait(futures, timeout=timeout_s)
+        finally:
+            for future in futures:
+                future.cancel()
 
     async def wait_cleaned(self, session: SessionId, timeout_s: float) -> None:
         """Return when the storage of an ended session is deleted, or after ``timeout_s``."""
@@ -262,15 +266,23 @@ class Driver:
             self.post(TimePassed(now))
 
     def _release_waiters(self) -> None:
-        for _ in range(len(self._waiters)):
-            task_id, future = self._waiters.popleft()
+        """Tell those that wait for tasks that have ended; look only when some have."""
+        stats = self.state.stats
+        ends = stats["tasks finished"] + stats["tasks failed"] + stats["tasks cancelled"]
+        if ends == self._ends_seen:
+            return
+        self._ends_seen = ends
+        for task_id, futures in list(self._waiters.items()):
             task = self.state.tasks.get(task_id)
-            if future.done():
-                continue
+            waiting = [future for future in futures if not future.done()]
             if task is None or task.state.is_final:
-                future.set_result(None)
+                for future in waiting:
+                    future.set_result(None)
+                waiting = []
+            if waiting:
+                self._waiters[task_id] = waiting
             else:
-                self._waiters.append((task_id, future))
+                del self._waiters[task_id]
 
 
 def _list_parts(url: str) -> list[str]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fray.worker")
 
+MESSAGE_BYTES = 500
+"""What a message of output takes besides its text."""
 MAX_LOG_BYTES = 1024 * 1024
 """Output of tasks that waits to be sent; more is dropped, and the loss is told."""
 MIN_REPORT_TIMEOUT_S = 1.0
@@ -451,7 +453,7 @@ class Agent:
             self._log_bytes_dropped += len(text)
             return
         order: pb.StartTask = item.order
-        self._log_bytes += len(text)
+        self._log_bytes += len(text) + MESSAGE_BYTES
         self._logs.append(
             pb.LogLines(
                 session_id=order.session_id,

@@ -36,7 +36,7 @@ def check(state: State) -> None:
     for shape, queue in state.queues.items():
         if queue.length != queued[shape]:
             raise InvariantViolation(f"queue {shape} counts {queue.length} tasks, there are {queued[shape]}")
-        if (queue.head() is None) != (queue.length == 0):
+        if not state.stalled and (queue.head() is None) != (queue.length == 0):
             raise InvariantViolation(f"queue {shape} of length {queue.length} disagrees with its head")
     for worker in state.workers.values():
         _check_worker(worker)
@@ -49,6 +49,8 @@ def check(state: State) -> None:
             raise InvariantViolation(f"the name {name} belongs to {actor_id}, which has ended")
     for session in state.sessions.values():
         _check_session(session, unread[session.id])
+    if not state.stalled <= state.sessions.keys():
+        raise InvariantViolation(f"sessions are stalled that are over: {state.stalled}")
 
 
 def _check_session(session: Session, unread: int) -> None:
@@ -66,9 +68,11 @@ def _check_session(session: Session, unread: int) -> None:
         raise InvariantViolation(f"session {who}: its results are not numbered without a gap")
     if len(session.outbox) != unread:
         raise InvariantViolation(f"session {who} has published {len(session.outbox)} of {unread} results")
-    held += sum(len(task.result) for task in session.outbox.values())
     if held != session.held_bytes:
         raise InvariantViolation(f"session {who} counts {session.held_bytes} bytes of {held}")
+    unread_bytes = sum(len(task.result) for task in session.outbox.values())
+    if unread_bytes != session.unread_bytes:
+        raise InvariantViolation(f"session {who} counts {session.unread_bytes} unread bytes of {unread_bytes}")
 
 
 def _check_task(state: State, task: Task) -> None:

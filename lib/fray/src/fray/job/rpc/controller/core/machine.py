@@ -90,8 +90,6 @@ def _fire_timers(state: State, now: float, out: list[Effect]) -> None:
             sessions.end(state, SessionId(whom), "its actor has ended", now, out)
         elif what == "silence":
             workers.check_silence(state, Incarnation(whom), now, out)
-        elif what == "rest":
-            workers.end_rest(state, Incarnation(whom))
         elif what == "reattach":
             workers.check_reattached(state, Incarnation(whom), now, out)
         elif what == "expire":

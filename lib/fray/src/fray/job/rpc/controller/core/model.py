@@ -366,10 +366,6 @@ class Worker:
     """When it was last heard of."""
     detached_at: float = 0.0
     """When the command stream broke, while not attached."""
-    has_proved: bool = False
-    """Whether an attempt of it has ended with the worker's word."""
-    rests_until: float = 0.0
-    """It is given nothing before: its earlier lives ended one after another without ending an attempt."""
     reserved_for: Shape | None = None
     """A shape that has waited too long for a place as large as this one: others stay away."""
 
@@ -426,7 +422,9 @@ class Session:
     last_batch: int = 0
     """Number of the latest batch of submissions, to know a repeated one."""
     held_bytes: int = 0
-    """Payload bytes of its live tasks and of results that are not acknowledged."""
+    """Payload bytes of its live tasks."""
+    unread_bytes: int = 0
+    """Payload bytes of results that are not acknowledged."""
     watchers: int = 0
     """Open result streams."""
     unwatched_since: float = 0.0
@@ -458,7 +456,8 @@ class Limits:
     result_ttl_s: float = 600.0
     """How long results of callers without a session are kept."""
     session_bytes: int = 512 * 1024 * 1024
-    """Payload bytes a session may have here; its client waits beyond."""
+    """Payload bytes a session may have here in unended tasks, beyond which its client waits, and the same again in results
+    that are not acknowledged, beyond which nothing of it is placed."""
     session_tasks: int = 2_000_000
     """Unended tasks a session may have; its client waits beyond."""
     session_results: int = 1_000_000
@@ -495,8 +494,10 @@ class State:
     """Actors that have ended, the latest last, for those who ask."""
     ended_workers: deque[Incarnation] = field(default_factory=lambda: deque(maxlen=HISTORY_LIMIT))
     """Lives of workers that are over, the latest last: they do not begin again."""
-    vain_lives: dict[WorkerId, int] = field(default_factory=dict)
-    """Lives in a row of a worker that were lost with attempts and had ended none."""
+    stalled: set[SessionId] = field(default_factory=set)
+    """Sessions that leave too many bytes of results unacknowledged: nothing of theirs is placed meanwhile."""
+    timers_kept: int = 1000
+    """With more timers than this, those that are for nothing are dropped."""
     awaited: set[Incarnation] = field(default_factory=set)
     """Workers that were there before a restart and may still have what looks as if it waits: until they have come back, or
     were given up, nothing is placed."""

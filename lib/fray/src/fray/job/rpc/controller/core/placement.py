@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fray.job.rpc.controller.core.effects import Effect, NotifySession, ReclaimTasks, StartTasks
 from fray.job.rpc.controller.core.model import Shape, State, Task, TaskState, Worker
 from fray.job.rpc.controller.core.queues import ShapeQueue
 from fray.job.rpc.controller.core.story import describe_shape, describe_shortfall
-from fray.types import Incarnation
+from fray.types import Incarnation, SessionId
 
 SHORT_TASK_S = 0.1
 """Only functions measured below this are prefetched."""
@@ -60,8 +62,8 @@ def dispatch(state: State, now: float, out: list[Effect]) -> None:
         return
     starts: dict[Incarnation, list[Task]] = {}
     while active:
-        queue = active[0] if len(active) == 1 else min(active, key=_rank)
-        task = queue.head()
+        queue = active[0] if len(active) == 1 else min(active, key=lambda queue: _rank(queue, state.stalled))
+        task = queue.head(state.stalled)
         worker = _find_worker(state, queue, task, now) if task is not None else None
         if task is None or worker is None:
             active.remove(queue)
@@ -150,15 +152,15 @@ def refresh_feasibility(state: State, out: list[Effect]) -> None:
             queue.feasible = True
 
 
-def _rank(queue: ShapeQueue) -> tuple[int, int]:
-    task = queue.head()
+def _rank(queue: ShapeQueue, stalled: Collection[SessionId]) -> tuple[int, int]:
+    task = queue.head(stalled)
     return (0, 0) if task is None else (-task.spec.priority, task.seq)
 
 
 def _find_worker(state: State, queue: ShapeQueue, task: Task, now: float) -> Worker | None:
     while (incarnation := queue.best()) is not None:
         worker = state.workers.get(incarnation)
-        usable = worker is not None and worker.attached and not worker.draining and worker.rests_until <= now
+        usable = worker is not None and worker.attached and not worker.draining
         if worker is not None and usable and (not queue.shape or worker.reserved_for in (None, queue.shape)):
             if worker.fits(queue.shape) and (task.actor is not None or not worker.prefetched):
                 if worker.reserved_for is not None and worker.reserved_for == queue.shape:
@@ -239,7 +241,7 @@ def _drop_reservations(state: State) -> None:
 
 def _report_infeasible(state: State, queue: ShapeQueue, out: list[Effect]) -> None:
     queue.feasible = False
-    head = queue.head()
+    head = queue.head(state.stalled)
     if head is not None:
         text = f"{head.spec.name} ({head.spec.id}) waits for {describe_shape(queue.shape)}, which no worker has: "
         told = {head.spec.session} if head.actor is None else head.actor.watchers

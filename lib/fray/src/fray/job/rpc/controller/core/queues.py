@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Collection
 
 from fray.job.rpc.controller.core.model import Shape, Task, TaskState, Worker
 from fray.types import Incarnation, SessionId
@@ -19,12 +20,13 @@ MIN_COST_S = 0.001
 class FairQueue:
     """Tasks of one priority."""
 
-    __slots__ = ("_heap", "_lanes", "_passes", "_time")
+    __slots__ = ("_heap", "_lanes", "_passes", "_stalled", "_time")
 
     def __init__(self) -> None:
         self._lanes: dict[SessionId, deque[Task]] = {}
         self._heap: list[tuple[float, int, SessionId]] = []
         self._passes: dict[SessionId, float] = {}
+        self._stalled: set[SessionId] = set()
         self._time = 0.0
 
     def push(self, task: Task, front: bool) -> None:
@@ -37,19 +39,35 @@ class FairQueue:
             heapq.heappush(self._heap, (virtual, task.seq, session))
         lane.appendleft(task) if front else lane.append(task)
 
-    def head(self) -> Task | None:
-        """Return the next task, dropping those that were cancelled while queued."""
+    def head(self, stalled: Collection[SessionId]) -> Task | None:
+        """Return the next task of a session that is not stalled, dropping those that were cancelled while queued."""
         while self._heap:
             _, _, session = self._heap[0]
             lane = self._lanes[session]
+            if session in stalled:
+                self._stalled.add(session)
+                heapq.heappop(self._heap)
+                continue
             while lane:
                 if lane[0].state is TaskState.QUEUED:
                     return lane[0]
                 lane.popleft()
             heapq.heappop(self._heap)
             del self._lanes[session]
-        self._passes.clear()
+        if not self._stalled:
+            self._passes.clear()
         return None
+
+    def resume(self, session: SessionId) -> None:
+        """Take a session's tasks into account again."""
+        if session in self._stalled:
+            self._stalled.remove(session)
+            virtual = self._passes[session] = max(self._time, self._passes[session])
+            heapq.heappush(self._heap, (virtual, self._lanes[session][0].seq, session))
+
+    def is_empty(self) -> bool:
+        """Whether nothing is queued, of whatever session."""
+        return self.head(()) is None and not self._stalled
 
     def take(self, cost_s: float) -> Task:
         """Remove and return what ``head`` returned."""
@@ -93,12 +111,12 @@ class ShapeQueue:
             self.feasible = True  # whoever was told otherwise waits no more
         self.length += 1
 
-    def head(self) -> Task | None:
-        """Return the next task to place."""
+    def head(self, stalled: Collection[SessionId] = ()) -> Task | None:
+        """Return the next task to place, of a session that is not stalled."""
         if self.length == 0:
             return None
         for priority in self._order:
-            task = self._levels[priority].head()
+            task = self._levels[priority].head(stalled)
             if task is not None:
                 return task
         return None
@@ -108,9 +126,14 @@ class ShapeQueue:
         level = self._levels[task.spec.priority]
         level.take(cost_s)
         self.length -= 1
-        if level.head() is None and len(self._order) > 1:
+        if len(self._order) > 1 and level.is_empty():
             del self._levels[task.spec.priority]
             self._order = sorted(self._levels, reverse=True)
+
+    def resume(self, session: SessionId) -> None:
+        """Take the tasks of a session that was stalled into account again."""
+        for level in self._levels.values():
+            level.resume(session)
 
     def offer(self, worker: Worker, ticket: int) -> None:
         """Note that a worker may have room, with its load now; earlier notes of it are void."""

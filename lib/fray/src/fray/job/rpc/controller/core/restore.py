@@ -126,6 +126,8 @@ def _publish(state: State, restored: list[Task], now: float) -> None:
             continue
         session.last_seq += 1
         session.outbox[session.last_seq] = task
-        session.held_bytes += len(task.result)
+        session.unread_bytes += len(task.result)
+        if session.unread_bytes > state.limits.session_bytes:
+            state.stalled.add(session.id)
         if session.id == ANONYMOUS_SESSION:
             tasks.set_timer(state, now + state.limits.result_ttl_s, "expire", str(session.last_seq))

@@ -17,6 +17,8 @@ from fray.types import compute_retry_delay_s
 
 RESTART_DELAY_S = 0.1
 """Before an actor is constructed again; doubles with every short life in a row."""
+LOSS_DELAY_S = 0.1
+"""Before a task that has lost a second worker is tried again; doubles with each further one."""
 SHORT_LIFE_S = 60.0
 """An actor that lived for longer is restarted as if it had not died before."""
 
@@ -84,6 +86,9 @@ def judge_loss(task: Task, limits: Limits, why: str, now: float, lease_left_s: f
         return Verdict(kind, text, error=task.cancelling)
     if task.losses >= limits.max_losses:
         return Verdict(Move.FAIL, text, error=ErrorKind.LOST)
+    if task.losses > 1:  # workers that come and go at once must not use up the budget at once
+        delay_s = compute_retry_delay_s(LOSS_DELAY_S, task.losses - 1, task.spec.id)
+        return Verdict(Move.RETRY, f"{text}; again in {delay_s:.2f} s", delay_s)
     return Verdict(Move.REQUEUE, text)
 
 

@@ -70,6 +70,7 @@ def end(state: State, session_id: SessionId, why: str, now: float, out: list[Eff
     if session is None or session.closed:
         return
     session.closed = True
+    tasks.resume(state, session_id)
     state.changes.change_session(session)
     for child in sorted(session.children):
         end(state, child, why, now, out)

@@ -41,11 +41,10 @@ def explain_pending(state: State, task: Task, now: float) -> str:
         return "no worker is connected; start one: fray worker --controller URL"
     if not any(worker.could_fit(shape) for worker in live):
         return f"needs {describe_shape(shape)}, which no worker has: {describe_shortfall(state, shape)}"
-    able = [worker for worker in live if worker.could_fit(shape)]
-    if all(worker.draining for worker in able):
+    if all(worker.draining for worker in live if worker.could_fit(shape)):
         return f"all workers with {describe_shape(shape)} are draining"
-    if all(worker.draining or worker.rests_until > now for worker in able):
-        return f"all workers with {describe_shape(shape)} rest a while: their last lives ended before anything had ended there"
+    if task.spec.session in state.stalled:
+        return "waits until its client has read the results that are here: they take as many bytes as a session may have"
     queue = state.queues.get(shape)
     ahead = queue.length - 1 if queue is not None else 0
     return f"waits for {describe_shape(shape)}; all is in use ({ahead} other tasks wait for the same)"

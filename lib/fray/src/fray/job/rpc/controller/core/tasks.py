@@ -58,7 +58,7 @@ def find_refusal(state: State, session: Session, count: int, size_bytes: int) ->
     if session.live and len(session.live) + count > limits.session_tasks:
         return f"the session has {len(session.live)} unended tasks; the limit is {limits.session_tasks}"
     if session.live and session.held_bytes + size_bytes > limits.session_bytes:
-        return f"the session holds {session.held_bytes} bytes of arguments and results; the limit is {limits.session_bytes}"
+        return f"the session holds {session.held_bytes} bytes of arguments; the limit is {limits.session_bytes}"
     return None
 
 
@@ -70,9 +70,20 @@ def acknowledge(state: State, event: ResultsAcknowledged, out: list[Effect]) -> 
     for seq in range(session.acked_seq + 1, min(event.seq, session.last_seq) + 1):
         task = session.outbox.pop(seq)
         task.acknowledged = True
-        session.held_bytes -= len(task.result)
+        session.unread_bytes -= len(task.result)
         forget_if_unneeded(state, task)
     session.acked_seq = max(session.acked_seq, min(event.seq, session.last_seq))
+    if session.id in state.stalled and session.unread_bytes <= state.limits.session_bytes:
+        resume(state, session.id)
+        placement.dispatch(state, event.now, out)
+
+
+def resume(state: State, session: SessionId) -> None:
+    """Place a session's tasks again, if that had stopped."""
+    if session in state.stalled:
+        state.stalled.remove(session)
+        for queue in state.queues.values():
+            queue.resume(session)
 
 
 def cancel(state: State, event: CancelRequested, out: list[Effect]) -> None:
@@ -170,7 +181,9 @@ def end(
                 state.changes.drop_session(session.id)
                 out.append(EndSession(session.id))
         else:
-            session.held_bytes += len(payload)
+            session.unread_bytes += len(payload)
+            if session.unread_bytes > state.limits.session_bytes:
+                state.stalled.add(session.id)
             session.last_seq += 1
             session.outbox[session.last_seq] = task
             out.append(WakeSession(session.id))
@@ -224,6 +237,20 @@ def forget_if_unneeded(state: State, task: Task) -> None:
 def set_timer(state: State, when: float, what: str, whom: str) -> None:
     """Remember to look at somebody later."""
     heapq.heappush(state.timers, (when, state.next_ticket(), what, whom))
+    if len(state.timers) > state.timers_kept:
+        _drop_timers(state)
+        state.timers_kept = max(state.timers_kept, 2 * len(state.timers))
+
+
+def _drop_timers(state: State) -> None:
+    """Forget deadlines of tasks that have ended: they may be far away, and many."""
+
+    def is_needed(what: str, whom: str) -> bool:
+        task = state.tasks.get(TaskId(whom))
+        return what != "deadline" or (task is not None and not task.state.is_final)
+
+    state.timers = [timer for timer in state.timers if is_needed(timer[2], timer[3])]
+    heapq.heapify(state.timers)
 
 
 def accept(

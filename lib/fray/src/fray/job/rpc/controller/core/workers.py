@@ -14,14 +14,9 @@ from fray.job.rpc.controller.core.events import (
     WorkerRegistered,
     WorkerReported,
 )
-from fray.job.rpc.controller.core.model import HISTORY_LIMIT, Outcome, OutcomeKind, State, Task, TaskState, Worker
+from fray.job.rpc.controller.core.model import Outcome, OutcomeKind, State, Task, TaskState, Worker
 from fray.job.rpc.controller.core.retries import judge_loss
 from fray.types import Incarnation, TaskId
-
-MAX_VAIN_LIVES = 3
-"""Lives in a row that a worker may lose with attempts and without having ended any; then it rests."""
-REST_S, MAX_REST_S = 1.0, 60.0
-"""How long it is given nothing: doubles with each further one."""
 
 
 def register(state: State, event: WorkerRegistered, out: list[Effect]) -> None:
@@ -44,12 +39,7 @@ def register(state: State, event: WorkerRegistered, out: list[Effect]) -> None:
         last_seen=event.now,
         detached_at=event.now,
     )
-    worker = state.workers[event.incarnation]
-    vain = state.vain_lives.get(event.worker, 0)
-    if vain >= MAX_VAIN_LIVES:
-        worker.rests_until = event.now + min(MAX_REST_S, REST_S * 2.0 ** (vain - MAX_VAIN_LIVES))
-        tasks.set_timer(state, worker.rests_until, "rest", event.incarnation)
-    state.changes.change_worker(worker)
+    state.changes.change_worker(state.workers[event.incarnation])
     state.stats["workers registered"] += 1
     tasks.set_timer(state, event.now + state.limits.silence_s, "silence", event.incarnation)
 
@@ -132,7 +122,6 @@ def report(state: State, event: WorkerReported, out: list[Effect]) -> None:
         if task is None:
             state.stats["stale reports refused"] += 1
         else:
-            worker.has_proved = True
             tasks.settle(state, task, outcome, event.now, out)
     _note_waiting(state, worker, event.blocked, event.unblocked)
     if event.draining and not worker.draining:
@@ -154,7 +143,6 @@ def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect], 
     A worker takes calls for its actors while it has heard from the controller within ``silence_s``. ``is_over`` says that
     its own word proves its end.
     """
-    _note_life(state, worker)
     lease_left_s = 0.0 if is_over else worker.last_seen + state.limits.silence_s - now
     del state.workers[worker.incarnation]
     state.ended_workers.append(worker.incarnation)
@@ -165,23 +153,6 @@ def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect], 
         tasks.carry_out(state, task, judge_loss(task, state.limits, why, now, lease_left_s), None, now, out)
     out.append(DisconnectWorker(worker.incarnation))
     placement.refresh_feasibility(state, out)
-
-
-def _note_life(state: State, worker: Worker) -> None:
-    """Remember a worker whose lives end in vain: what breaks there at once must not use up the losses of tasks."""
-    if worker.has_proved or not worker.assigned:
-        state.vain_lives.pop(worker.id, None)
-        return
-    state.vain_lives[worker.id] = state.vain_lives.pop(worker.id, 0) + 1
-    if len(state.vain_lives) > HISTORY_LIMIT:
-        del state.vain_lives[next(iter(state.vain_lives))]
-
-
-def end_rest(state: State, incarnation: Incarnation) -> None:
-    """Let a worker have tasks again."""
-    worker = state.workers.get(incarnation)
-    if worker is not None:
-        placement.offer(state, worker)
 
 
 def check_silence(state: State, incarnation: Incarnation, now: float, out: list[Effect]) -> None:
