@@ -117,7 +117,7 @@ class Saver:
             cuts = [self._pending] if self._pending is not None else []  # again, if it was written: that changes nothing
             try:
                 await self._on_thread(_close, self._journal, [*cuts, self._take()])
-            except StateError as error:
+            except Exception as error:  # as in ``_write``; there is nothing left to do but to say so
                 log.error("what was accepted last is not saved: %s", error)
         self._writer.shutdown()
 
@@ -152,11 +152,12 @@ class Saver:
         while True:
             try:
                 await self._on_thread(journal.commit, cut, functions)
-            except StateError as error:
+            except Exception as error:  # also a defect of ours: what is not written must not count as saved
                 if not self.trouble:
-                    log.error("%s; no new work is taken until it can be saved", error)
+                    is_ours = not isinstance(error, StateError)
+                    log.error("%s; no new work is taken until it can be saved", error, exc_info=error if is_ours else None)
                     self.on_trouble(str(error))
-                self.trouble = str(error)
+                self.trouble = str(error) or type(error).__name__
                 await asyncio.sleep(RETRY_S)
             else:
                 if self.trouble:

@@ -123,10 +123,11 @@ class FrayControllerServer:
             saved = await asyncio.to_thread(self._journal.open)
         try:
             self._driver = Driver(self._storage, self._limits, saved, self._journal)
-        except BaseException:
-            if self._journal is not None:
-                self._journal.close()
-            raise
+        except Exception as error:
+            if self._journal is None:
+                raise
+            self._journal.close()
+            raise self._journal.damaged(f"{type(error).__name__}: {error}") from error
         self._service = ControllerService(self._driver)
         app = FrayControllerASGIApplication(
             self._service,

@@ -30,6 +30,8 @@ from fray.types import Incarnation, SessionId, TaskId, TaskOptions, WorkerId
 MAX_WAIT_S = 15.0
 """Longest wait inside ``GetTaskResult``: shorter than the silence after which clients take a connection as dead."""
 
+MAX_BATCH = 2**62
+"""Larger numbers of batches are refused: nobody counts so far, and they must fit into a column."""
 PLENTY = 1e9
 """Of a resource that is there or not."""
 
@@ -77,6 +79,8 @@ class ControllerService(ControllerProtocol):
     async def submit_tasks(self, request: pb.SubmitTasksRequest, ctx: Ctx, /) -> pb.SubmitTasksResponse:
         driver = self._driver
         session = self._session(SessionId(request.session_id))
+        if request.batch >= MAX_BATCH:
+            raise ConnectError(Code.INVALID_ARGUMENT, f"batch {request.batch}: count from 1")
         if request.generation not in (0, driver.generation):
             raise ConnectError(Code.ABORTED, f"{RESTARTED} {driver.generation}: send again what was not saved before")
         for calls in request.calls:  # first: what is refused below comes again, and these are known when they do

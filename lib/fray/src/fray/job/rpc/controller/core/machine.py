@@ -40,7 +40,6 @@ _IDLE_EVENTS = (
     ev.SessionUnwatched,
     ev.ResultsAcknowledged,
     ev.ActorWatched,
-    ev.WorkerRegistered,
 )
 """Events after which nothing new can be placed."""
 

@@ -460,8 +460,9 @@ class Limits:
     that are not acknowledged, beyond which nothing of it is placed."""
     session_tasks: int = 2_000_000
     """Unended tasks a session may have; its client waits beyond."""
-    session_results: int = 1_000_000
-    """Results a session may leave unacknowledged; beyond, nothing more is taken from it."""
+    session_results: int = 2_000_000
+    """Results a session may leave unacknowledged; beyond, nothing more is taken from it. Not below ``session_tasks``: a client
+    cannot acknowledge what a task that it has not sent yet may depend on."""
 
 
 @dataclass(slots=True, eq=False)

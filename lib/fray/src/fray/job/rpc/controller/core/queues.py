@@ -109,6 +109,7 @@ class ShapeQueue:
         level.push(task, front)
         if self.length == 0:
             self.feasible = True  # whoever was told otherwise waits no more
+            self.stuck_since = None
         self.length += 1
 
     def head(self, stalled: Collection[SessionId] = ()) -> Task | None:

@@ -199,6 +199,11 @@ def _end_detached(state: State, session: Session, now: float, out: list[Effect])
     """End all that a detached actor has created, with the actor."""
     session.closed = True
     state.changes.change_session(session)
+    for unread in session.outbox.values():
+        unread.acknowledged = True
+        forget_if_unneeded(state, unread)
+    session.outbox.clear()
+    resume(state, session.id)
     why = "the detached actor that it belongs to has ended"
     for child in sorted(session.children):
         set_timer(state, now, "over", child)
