@@ -1,12 +1,13 @@
-"""A network between a client or worker and its controller that blocking tests can cut: ``chaos.proxy`` on a thread of its own."""
+"""A network before a controller that tests which block can cut: ``chaos.proxy`` on a thread of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from chaos.proxy import BOTH, Cut, Proxy, Way
-from fray.job.rpc.wire.server import LoopThread
 
 __all__ = ["BOTH", "Blackhole", "Way"]
 
@@ -18,7 +19,8 @@ class Blackhole:
 
     def __init__(self, address: str) -> None:
         """Stand before the server with this URL."""
-        self._loop = LoopThread("blackhole")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="blackhole")
         self._proxy = Proxy(int(address.rpartition(":")[2]))
 
     @property
@@ -48,16 +50,21 @@ class Blackhole:
         return self._do(self._proxy.reset)
 
     def __enter__(self) -> Blackhole:
-        self._loop.start()
-        self._loop.run(self._proxy.start())
+        self._thread.start()
+        self._run(self._proxy.start())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.run(self._proxy.close())
-        self._loop.stop()
+        self._run(self._proxy.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def _do(self, step: Callable[[], T]) -> T:
         async def do() -> T:
             return step()
 
-        return self._loop.run(do())
+        return self._run(do())
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)

@@ -502,3 +502,37 @@ def test_newer_attempt_of_a_task_that_is_here_comes_back_and_the_older_is_stoppe
     assert told(core) == [("t", 3, "returned")]
     core.outcomes(0.1, 1, [done("t", OutcomeKind.CANCELLED)])
     assert given(core.receive(0.2, [item("t", 4)])) == {1: ["t"]}
+
+
+# --- memory
+
+
+def test_attempt_whose_executor_takes_too_much_has_crashed_for_that_reason() -> None:
+    core = make()
+    core.receive(0.0, [item("greedy"), item("next")])
+    assert core.exceeded(1, "used 9 MB") == [wc.Kill(1)]
+    core.executor_died(1.0, 1, "killed by SIGKILL")
+    assert [(o.task, o.kind.value, o.message) for o, _ in core.report(100).outcomes] == [("greedy", "crashed", "used 9 MB")]
+
+
+def test_executor_that_takes_too_much_is_given_nothing_more() -> None:
+    core = make()
+    core.receive(0.0, [item("greedy"), item("next")])
+    core.exceeded(1, "used 9 MB")
+    assert given(core.outcomes(1.0, 1, [done("greedy")])) == {}
+    assert told(core) == [("greedy", 1, "finished")]
+
+
+def test_attempts_in_one_executor_that_takes_too_much_run_again_each_alone() -> None:
+    core = make(known_s=0.0001)
+    core.receive(0.0, [item("a"), item("b")])
+    core.exceeded(1, "used 9 MB")
+    core.executor_died(1.0, 1, "killed by SIGKILL")
+    assert told(core) == []
+    assert given(core.executor_ready(2.0, 2)) == {2: ["a"]}
+
+
+def test_executor_that_has_ended_meanwhile_is_not_ended_for_taking_too_much() -> None:
+    core = make()
+    core.executor_died(0.0, 1, "killed by SIGKILL")
+    assert core.exceeded(1, "used 9 MB") == []

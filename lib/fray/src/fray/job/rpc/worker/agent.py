@@ -26,6 +26,7 @@ from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, HEARTBEAT_S
 from fray.job.rpc.worker import core as wc
 from fray.job.rpc.worker import frames
 from fray.job.rpc.worker.actors import ActorDesk
+from fray.job.rpc.worker.memory import Excess, MemoryWatch
 from fray.job.rpc.worker.pool import ExecutorPool
 from fray.types import TaskId
 
@@ -85,6 +86,7 @@ class Agent:
         self._core = wc.WorkerCore(capacity, executors=max(1, int(capacity.get("cpu", 1))))
         environment = executor_environment(client.address, token)
         self._pool = ExecutorPool(environment, self._on_frame, self._on_exit, self._on_output)
+        self._memory = MemoryWatch(self._on_excess)
         self.desk = ActorDesk(self._send, self._has_lease)
         self._relay = _Relay(lambda: self._news.set())
         self._generation = 0
@@ -116,6 +118,7 @@ class Agent:
         self._perform(self._core.start())
         self._spawn_task(self._follow_orders(), "fray-orders")
         self._spawn_task(self._keep_reporting(), "fray-reports")
+        self._spawn_task(self._memory.run(), "fray-memory")
 
     async def drain(self, grace_s: float) -> None:
         """Hand back what has not begun, let the rest end within ``grace_s``, tell the controller, and go."""
@@ -386,6 +389,8 @@ class Agent:
                     _actor_settings(order),
                 )
             )
+        if len(batch) == self._core.count_items(number):  # it has nothing else
+            self._memory.begin(number, executor.process.pid, dict(items[0].shape).get("memory"))
         executor.send((frames.RUN, batch))
 
     def _send(self, number: int, frame: frames.Frame) -> None:
@@ -410,6 +415,8 @@ class Agent:
                 for task, how, payload, message, retryable, run_s in frame[1]
             ]
             self._perform(self._core.outcomes(now, number, outcomes))
+            if not self._core.count_items(number):
+                self._memory.end(number)
         elif kind == frames.ANSWER:
             self.desk.answered(TaskId(frame[1]), frame[2])
         elif kind == frames.CREATED:
@@ -432,7 +439,11 @@ class Agent:
             if item is not None:
                 self._log(item, frame[2], frame[3])
 
+    def _on_excess(self, number: int, excess: Excess) -> None:
+        self._perform(self._core.exceeded(number, str(excess)))
+
     def _on_exit(self, number: int, why: str) -> None:
+        self._memory.end(number)
         self._perform(self._core.executor_died(self._clock.now(), number, why))
 
     def _on_output(self, number: int, is_stderr: bool, text: str) -> None:

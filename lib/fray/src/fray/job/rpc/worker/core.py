@@ -322,6 +322,19 @@ class WorkerCore:
             self._spawn(out)
         return out + self._schedule(now)
 
+    def exceeded(self, number: int, why: str) -> list[Effect]:
+        """End an executor that takes too much: the attempt it runs has crashed by that; of several, each runs again, alone."""
+        executor = self.executors.get(number)
+        if executor is None:
+            return []
+        if len(executor.items) == 1:
+            (item,) = executor.items.values()
+            if item.stopping is None:
+                item.stopping, item.stop_reason = OutcomeKind.CRASHED, why
+        out: list[Effect] = []
+        self._kill(executor, out)
+        return out
+
     def time_passed(self, now: float) -> list[Effect]:
         """Interrupt what is out of time, kill what does not stop, recall what waits behind a long attempt."""
         out: list[Effect] = []
@@ -381,6 +394,11 @@ class WorkerCore:
     def told(self) -> list[tuple[TaskId, int]]:
         """Return the attempts whose outcome the controller has been told and has not saved: a restarted one knows nothing."""
         return [(outcome.task, outcome.attempt) for _, outcome in self._unsaved.values()]
+
+    def count_items(self, number: int) -> int:
+        """Return how many attempts an executor has that it has not answered."""
+        executor = self.executors.get(number)
+        return len(executor.items) if executor is not None else 0
 
     def has_news(self) -> bool:
         """Whether there is something to report."""

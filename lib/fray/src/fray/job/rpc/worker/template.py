@@ -24,12 +24,15 @@ import select
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from fray.job.rpc.worker import executor
 
 READY, STARTED, FAILED, EXITED = "ready", "started", "failed", "exited"
 REQUEST = b"fork"
 MAX_PACKET_BYTES = 4096
+OOM_SCORE = 500
+"""What executors, and what they start, are given at least: when memory runs out, they go before agents and controllers."""
 
 
 class Template:
@@ -107,6 +110,7 @@ class Template:
     def _become_executor(self, fds: list[int]) -> None:
         """Leave the template behind: its session, its descriptors, its streams, and what it has seen of the import path."""
         os.setsid()
+        _go_first(Path("/proc/self/oom_score_adj"))
         self._agent.close()
         for fd in self._children:
             os.close(fd)
@@ -115,6 +119,12 @@ class Template:
             os.dup2(fd, own)
             os.close(fd)
         importlib.invalidate_caches()
+
+
+def _go_first(score: Path) -> None:
+    with contextlib.suppress(OSError):  # a system without it
+        if int(score.read_text()) < OOM_SCORE:
+            score.write_text(str(OOM_SCORE))
 
 
 def main() -> None:
