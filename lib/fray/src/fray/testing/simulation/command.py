@@ -84,17 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None, help="run one seed and show what it did")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="how many run at a time")
     parser.add_argument("--quiet", action="store_true", help="run when nobody else wants the CPU, and tell the totals only")
-    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the totals there, for programs")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="keep the totals there, for programs")
     options = parser.parse_args(arguments)
     if options.seed is not None:
         totals = run_seeds([options.seed])
     else:
         if options.quiet:
             os.nice(10)
-        totals = _run_all(range(options.first, options.first + options.seeds), options.processes, options.quiet)
+        seeds = range(options.first, options.first + options.seeds)
+        totals = _run_all(seeds, options.processes, options.quiet, options.json)
     print(totals.describe())
-    if options.json is not None:
-        options.json.write_text(json.dumps(asdict(totals)))
     return 1 if totals.failed else 0
 
 
@@ -122,13 +121,15 @@ def run_seeds(seeds: Iterable[int]) -> Totals:
     return totals
 
 
-def _run_all(seeds: range, processes: int, quiet: bool) -> Totals:
+def _run_all(seeds: range, processes: int, quiet: bool, path: Path | None) -> Totals:
     began = time.perf_counter()
     totals = Totals()
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for done in pool.imap_unordered(run_seeds, chunks):
             totals.add(done)
+            if path is not None:
+                path.write_text(json.dumps(asdict(totals)))
             if not quiet:
                 print(f"{totals.seeds} of {len(seeds)} seeds, {len(totals.failed)} failed", file=sys.stderr, end="\r")
     rate = len(seeds) / (time.perf_counter() - began)
