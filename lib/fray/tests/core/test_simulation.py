@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.model import OutcomeKind, State
 from fray.testing.simulation import Plant, Sabotage, SimulationReport, simulate
+from fray.testing.simulation.command import main
 
 SEEDS = 100
 """Few: `make test` runs 2,000 beside the tests."""
@@ -174,3 +177,12 @@ def assert_noticed(plant: Plant, noticed: str) -> None:
             if noticed in str(error).splitlines()[0]:
                 return
     pytest.fail("no seed noticed the planted bug")
+
+
+@pytest.mark.unit
+def test_command_keeps_its_totals_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "3", "--first", "7", "--processes", "1", "--quiet", "--json", str(tmp_path / "totals")]) == 0
+    totals = json.loads((tmp_path / "totals").read_text())
+    assert (totals["seeds"], totals["failed"]) == (3, [])
+    assert totals["events"] > 100 and totals["virtual_hours"] > 0 and totals["faults"] and totals["stats"]
+    assert "3 seeds" in capsys.readouterr().out

@@ -39,7 +39,7 @@ from fray.job.rpc.outbox import Entry, Outbox, Request
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import ControllerClient
 from fray.job.rpc.wire.errors import Refused, Restarted, SessionUnknown, unreachable
-from fray.job.rpc.wire.settings import BATCH_ITEMS, CALL_TIMEOUT_S
+from fray.job.rpc.wire.settings import BATCH_BYTES, BATCH_ITEMS, CALL_TIMEOUT_S
 from fray.payloads import PayloadStore, derive_key
 from fray.serialization import PackedCallable
 from fray.types import SessionId, TaskId
@@ -80,6 +80,8 @@ class Session:
         self.actors_url = ""
         """Where what belongs to actors created here is kept."""
         self._last_result_at = 0.0
+        self._unread_bytes = 0
+        """Of results that arrived since the latest request."""
         self._sender_rests = False
         self._room_wanted = 0
         self._counter = 0
@@ -273,15 +275,15 @@ class Session:
         return outbox.has_news() or (outbox.received_seq > outbox.acked_seq and self._quiet())
 
     def _quiet(self) -> bool:
-        """Whether acknowledgements need a request of their own: many, or nobody else sends."""
-        if self._outbox.received_seq - self._outbox.acked_seq >= BATCH_ITEMS:
+        """Whether acknowledgements need a request of their own: many, large ones, or nobody else sends."""
+        if self._outbox.received_seq - self._outbox.acked_seq >= BATCH_ITEMS or self._unread_bytes >= BATCH_BYTES:
             return True
-        return not self._futures and time.monotonic() - self._last_result_at >= ACK_DELAY_S
+        return time.monotonic() - self._last_result_at >= ACK_DELAY_S
 
     def _send_once(self) -> None:
         """Send one request. The caller has set ``_sending``."""
         with self._changed:
-            request = self._outbox.next()
+            request, self._unread_bytes = self._outbox.next(), 0
             message, generation = self._to_wire(request), request.generation
         backoff_s = 0.0
         try:
@@ -410,6 +412,7 @@ class Session:
                 if future is None:
                     continue
                 self._held_bytes -= future.size_bytes
+                self._unread_bytes += len(result.result_data)
                 if result.status == pb.TaskStatus.FINISHED:
                     future.payload = result.result_data
                 future.settled = True

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from fray.testing.simulation.cluster import simulate
@@ -129,7 +129,7 @@ def _run_all(seeds: range, processes: int, quiet: bool, path: Path | None) -> To
         for done in pool.imap_unordered(run_seeds, chunks):
             totals.add(done)
             if path is not None:
-                path.write_text(json.dumps(asdict(totals)))
+                path.write_text(json.dumps({entry.name: getattr(totals, entry.name) for entry in fields(totals)}))
             if not quiet:
                 print(f"{totals.seeds} of {len(seeds)} seeds, {len(totals.failed)} failed", file=sys.stderr, end="\r")
     rate = len(seeds) / (time.perf_counter() - began)
