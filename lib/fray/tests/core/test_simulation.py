@@ -181,8 +181,8 @@ def assert_noticed(plant: Plant, noticed: str) -> None:
 
 @pytest.mark.unit
 def test_command_keeps_its_totals_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seeds", "3", "--first", "7", "--processes", "1", "--quiet", "--json", str(tmp_path / "totals")]) == 0
+    assert main(["--seeds", "4", "--first", "10", "--processes", "1", "--json", str(tmp_path / "totals")]) == 0
     totals = json.loads((tmp_path / "totals").read_text())
-    assert (totals["seeds"], totals["failed"]) == (3, [])
+    assert (totals["seeds"], totals["failed"]) == (4, [])
     assert totals["events"] > 100 and totals["virtual_hours"] > 0 and totals["faults"] and totals["stats"]
-    assert "3 seeds" in capsys.readouterr().out
+    assert "4 seeds" in capsys.readouterr().out
