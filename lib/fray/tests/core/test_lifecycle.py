@@ -528,6 +528,17 @@ def test_session_whose_client_does_not_read_gets_no_places_until_it_does(make_cl
     assert not cluster.state.stalled and "s" not in cluster.state.sessions
 
 
+def test_number_of_an_attempt_that_was_dropped_as_unknown_is_not_given_again(cluster: Any) -> None:
+    cluster.session()
+    cluster.worker("w")
+    cluster.post(ev.WorkerDetached, "w.1")
+    cluster.post(ev.WorkerAttached, "w.1", [("t", 3)])  # of a life of the controller that had not saved it
+    cluster.submit("t")
+    assert cluster.task("t").attempt == 4
+    cluster.post(ev.WorkerReported, "w.1", [Outcome("t", 3, OutcomeKind.CANCELLED)])
+    assert cluster.where("t") == ["w.1"]
+
+
 def test_deadlines_of_tasks_that_have_ended_are_forgotten(ready: Any) -> None:
     for number in range(3000):
         ready.submit(f"t{number}", deadline_s=1e6)

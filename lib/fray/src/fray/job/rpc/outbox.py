@@ -115,9 +115,14 @@ class Outbox:
         return True
 
     def make_room(self, refused: Request) -> Request:
-        """Return a request for a controller that has no room for another one: what need not wait, and may make some."""
-        calls, self.calls = list(self.calls), deque()
-        cancels = [*refused.cancels, *self.cancels]
+        """Return a request for a controller that has no room for another one: what need not wait, and may make some.
+
+        What other requests hold goes with them once more, which changes nothing.
+        """
+        waiting = [request for request in self.kept if not request.is_sent]
+        calls = [call for request in waiting if request is not refused for call in request.calls] + list(self.calls)
+        self.calls.clear()
+        cancels = [task for request in waiting for task in request.cancels] + self.cancels
         return Request(0, [], {}, cancels, calls, refused.safe_seq, refused.safe_seq, self.generation)
 
     def put_back(self, request: Request) -> None:

@@ -227,7 +227,8 @@ class Controller:
         for some in request.calls:
             self.exchange.relay(some)
         now, life = self._world.now, self._life
-        if request.tasks:
+        is_repeated = 0 < request.batch <= self.state.sessions[session].last_batch
+        if request.tasks and not is_repeated:
             for spec in request.tasks:
                 refusal = find_refusal(self.state, self.state.sessions[session], 1, len(spec.payload))
                 if refusal is not None:

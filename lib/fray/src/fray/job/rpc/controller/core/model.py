@@ -499,6 +499,8 @@ class State:
     """Sessions that leave too many bytes of results unacknowledged: nothing of theirs is placed meanwhile."""
     timers_kept: int = 1000
     """With more timers than this, those that are for nothing are dropped."""
+    void_attempts: dict[TaskId, int] = field(default_factory=dict)
+    """Attempts that workers had of tasks that are not known (yet): the latest of each."""
     awaited: set[Incarnation] = field(default_factory=set)
     """Workers that were there before a restart and may still have what looks as if it waits: until they have come back, or
     were given up, nothing is placed."""

@@ -265,6 +265,8 @@ def accept(
     task = Task(spec, now, state.next_ticket())
     if spec.actor is not None:
         task.actor = Actor(spec.actor, watchers={watcher} if watcher else set())
+    if state.void_attempts:
+        task.attempt = state.void_attempts.pop(spec.id, 0)
     state.changes.add_task(task)
     state.tasks[spec.id] = task
     session.live[spec.id] = task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fray.job.rpc.controller.core import actors, placement, tasks
 from fray.job.rpc.controller.core.announce import announce
@@ -17,6 +17,10 @@ from fray.job.rpc.controller.core.events import (
 from fray.job.rpc.controller.core.model import Outcome, OutcomeKind, State, Task, TaskState, Worker
 from fray.job.rpc.controller.core.retries import judge_loss
 from fray.types import Incarnation, TaskId
+
+
+MAX_VOID = 10_000
+"""Unknown attempts whose numbers are remembered."""
 
 
 def register(state: State, event: WorkerRegistered, out: list[Effect]) -> None:
@@ -63,6 +67,7 @@ def attach(state: State, event: WorkerAttached, out: list[Effect]) -> None:
             undelivered = Outcome(task.spec.id, task.attempt, OutcomeKind.RETURNED)
             tasks.settle(state, task, undelivered, event.now, out)
     if held:
+        _note_void(state, held)
         state.stats["stale attempts dropped"] += len(held)
         out.append(StopTasks(event.incarnation, sorted(held)))
     stopping = [(task.spec.id, task.attempt) for task in worker.assigned.values() if task.cancelling is not None]
@@ -93,6 +98,21 @@ def _adopt(state: State, worker: Worker, held: Sequence[tuple[TaskId, int]]) -> 
         task.attempt = attempt
         placement.take_over(state, worker, task)
         state.stats["attempts found again"] += 1
+
+
+def _note_void(state: State, dropped: Iterable[tuple[TaskId, int]]) -> None:
+    """Give numbers of attempts that are dropped to no other attempt: what their worker still says of them must not count.
+
+    A task that is unknown may be one that was not saved before a restart, and come again.
+    """
+    for task_id, attempt in dropped:
+        task = state.tasks.get(task_id)
+        if task is None:
+            state.void_attempts[task_id] = max(attempt, state.void_attempts.pop(task_id, 0))
+            if len(state.void_attempts) > MAX_VOID:
+                del state.void_attempts[next(iter(state.void_attempts))]
+        elif task.worker is None and task.actor is None:
+            task.attempt = max(task.attempt, attempt)
 
 
 def detach(state: State, event: WorkerDetached, out: list[Effect]) -> None:
