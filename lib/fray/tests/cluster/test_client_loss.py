@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +26,8 @@ from fray.errors import ActorNotFound, ContextClosed, TaskLost
 from fray.job.rpc.controller import FrayControllerServer, Limits
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import ControllerClient
+from fray.job.rpc.wire.server import bind
+from fray.job.rpc.wire.settings import STREAM_SILENCE_S
 from fray.job.rpc.worker import FrayWorker
 from fray.testing import eventually
 
@@ -304,3 +307,11 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_peer_that_lost_its_power_is_noticed_by_the_servers_connections() -> None:
+    with bind("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        listening.setblocking(True)
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == STREAM_SILENCE_S * 1000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from fray import JobContext, TaskOptions, create_job_ctx
 from fray.errors import ConfigurationError, EncodeError
 from fray.job.rpc.local import LocalCluster
 from fray.job.rpc.proto import fray_pb as pb
-from fray.job.rpc.wire.client import ControllerClient
+from fray.job.rpc.wire.client import AsyncControllerClient, ControllerClient
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +102,29 @@ def test_a_result_that_json_cannot_hold_fails_the_task(controller: ControllerCli
     result = controller.call("get_task_result", pb.TaskHandle(task_id=handle.task_id, wait_s=15))
     assert result.status == pb.TaskStatus.FAILED
     assert "JSON" in result.error
+
+
+@pytest.mark.integration
+def test_a_failure_told_by_a_worker_in_another_language_is_retried(cluster: LocalCluster, controller: ControllerClient) -> None:
+    async def play() -> list[int]:
+        client = AsyncControllerClient(cluster.address, cluster.token)
+        offer = pb.WorkerInfo(worker_id="foreign", incarnation="foreign.1", resources={"pen": 1.0})
+        await client.call("register_worker", offer)
+        task = pb.TaskSpec(task_id="foreign", entrypoint="any:thing", max_retries=1, resources={"pen": 1.0})
+        await client.call("submit_task", task)
+        attempts: list[int] = []
+        async with contextlib.aclosing(client.attach(pb.AttachRequest(incarnation="foreign.1"))) as stream:
+            async for commands in stream:
+                for order in commands.start:
+                    attempts.append(order.attempt)
+                    outcome = pb.TaskHandle(task_id="foreign", attempt=order.attempt, incarnation="foreign.1")
+                    outcome.result_data, outcome.error = b"J1", "no luck"
+                    method = "report_task_failed" if len(attempts) == 1 else "report_task_complete"
+                    await client.call(method, outcome)
+                if len(attempts) == 2:
+                    break
+        await client.close()
+        return attempts
+
+    assert asyncio.run(play()) == [1, 2]
+    assert controller.call("get_task_result", pb.TaskHandle(task_id="foreign")).status == pb.TaskStatus.FINISHED

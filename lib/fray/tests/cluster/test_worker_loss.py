@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from blackhole import BOTH, Blackhole, Way
 from fray import JobContext, create_job_ctx
 from fray.errors import TaskCrashed
 from fray.job.rpc.controller import FrayControllerServer, Limits
-from fray.job.rpc.local import Child
+from fray.job.rpc.local import Child, LocalCluster
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import ControllerClient
 from fray.job.rpc.worker import FrayWorker
@@ -315,3 +316,22 @@ def test_a_disk_that_is_full_is_named_and_the_work_goes_on_when_there_is_room(sm
         scene.close()
     server.stop()
     assert not [path for path in small_disk.rglob("*") if path.is_file()]
+
+
+def test_a_controller_that_did_not_run_for_a_while_gives_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalCluster(workers=1, num_cpus=1, limits={"silence_s": 1.0}) as cluster:
+        monkeypatch.setenv("FRAY_TOKEN", cluster.token)
+        assert cluster.controller is not None
+        pid = cluster.controller.process.pid
+        with create_job_ctx("fray", controller_address=cluster.address) as ctx:
+            future = ctx.run(_make_task(), tmp_path)
+            eventually((tmp_path / "1.begun").exists)
+            os.kill(pid, signal.SIGSTOP)
+            woken_at = time.monotonic() + 2.5
+            eventually(lambda: time.monotonic() > woken_at)
+            os.kill(pid, signal.SIGCONT)
+            (tmp_path / "1.go").touch()
+            assert future.result(timeout=30) == "attempt 1"
+            client = ControllerClient(cluster.address, cluster.token)
+            assert client.call("get_status", pb.Empty()).stats.get("workers lost", 0) == 0
+            client.close()

@@ -417,6 +417,14 @@ def test_waiting_that_changed_while_a_report_was_under_way_is_told_as_it_is_now(
     assert core.report(10).unblocked == []
 
 
+def test_worker_whose_lease_is_over_begins_nothing_until_it_is_renewed() -> None:
+    core = make()
+    core.lease_until = 10.0
+    assert given(core.receive(10.0, [item("t")])) == {}
+    core.lease_until = 20.0
+    assert given(core.time_passed(10.5)) == {1: ["t"]}
+
+
 # --- handing back, draining, beginning anew
 
 
