@@ -127,6 +127,8 @@ class Journal:
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):  # if the disk is full, our own log may be what fills it
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 raise
 
     def tidy(self) -> None:

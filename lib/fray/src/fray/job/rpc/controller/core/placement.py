@@ -64,6 +64,7 @@ def dispatch(state: State, now: float, out: list[Effect]) -> None:
     while active:
         queue = active[0] if len(active) == 1 else min(active, key=lambda queue: _rank(queue, state.stalled))
         task = queue.head(state.stalled)
+        kept = len(state.reservations)
         worker = _find_worker(state, queue, task, now) if task is not None else None
         if task is None or worker is None:
             active.remove(queue)
@@ -75,6 +76,8 @@ def dispatch(state: State, now: float, out: list[Effect]) -> None:
         _assign(state, worker, task, now)
         queue.reorder_best(worker, state.next_ticket())
         starts.setdefault(worker.incarnation, []).append(task)
+        if len(state.reservations) < kept:  # the worker is there for others again
+            active = [queue for queue in state.queues.values() if queue.length]
     out.extend(StartTasks(incarnation, tasks) for incarnation, tasks in starts.items())
     _reclaim(state, out)
 

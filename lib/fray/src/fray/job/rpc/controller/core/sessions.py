@@ -50,14 +50,17 @@ def unwatch(state: State, event: SessionUnwatched, out: list[Effect]) -> None:
 
 
 def close(state: State, event: SessionClosed, out: list[Effect]) -> None:
-    """End a lease on the client's word."""
+    """End a lease on the client's word. Those that are no client's do not end so."""
+    session = state.sessions.get(event.session)
+    if session is not None and (session.anonymous or session.detached):
+        return
     end(state, event.session, "its session was closed", event.now, out)
 
 
 def check_watched(state: State, session_id: SessionId, now: float, out: list[Effect]) -> None:
     """End the lease of a client that has been away for the whole grace period."""
     session = state.sessions.get(session_id)
-    if session is None or session.closed or session.watchers > 0:
+    if session is None or session.closed or session.watchers > 0 or session.anonymous or session.detached:
         return
     if session.unwatched_since + state.limits.session_grace_s <= now:
         state.stats["sessions expired"] += 1
