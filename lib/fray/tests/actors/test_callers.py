@@ -3,87 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from fray.errors import ActorDied, ActorUnavailable
-from fray.job.rpc.actors.book import Call
 from fray.job.rpc.actors.hub import ActorHub
-from fray.job.rpc.actors.lane import MAX_OUTSTANDING_BYTES, ActorLane
-from fray.job.rpc.futures import ActorFuture
+from fray.job.rpc.actors.lane import MAX_OUTSTANDING_BYTES
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.settings import BATCH_BYTES
 from fray.job.rpc.worker.actors import ActorDesk
 from fray.job.rpc.worker.core import Item
 from fray.testing import eventually
 from fray.types import TaskId
+from stand_ins import AnswerWire, BrokenWay, Session, Wire, info, new_call
 
 pytestmark = pytest.mark.unit
-
-
-class Session:
-    """Stands for a session: what the controller knows, and what was sent through it."""
-
-    id = "session"
-    is_broken = False
-    delivers_once = False
-
-    def __init__(self) -> None:
-        self.info = info(pb.ActorState.ALIVE, 1, 1)
-        self.sent: list[pb.ActorCalls] = []
-
-    def ask_actor(self, method: str, request: pb.ActorRef) -> pb.ActorInfo:
-        return self.info
-
-    def send(self, calls: pb.ActorCalls) -> None:
-        self.sent.append(calls)
-
-    def is_own_thread(self) -> bool:
-        return False
-
-
-class BrokenWay:
-    """A way to a worker that leads nowhere."""
-
-    is_broken = True
-    delivers_once = True
-
-    def send(self, calls: pb.ActorCalls) -> None:
-        """Lose them."""
-
-
-class AnswerWire:
-    """The way back to a caller."""
-
-    def __init__(self) -> None:
-        self.answers: list[pb.ActorAnswers] = []
-
-    def send(self, answers: pb.ActorAnswers) -> None:
-        self.answers.append(answers)
-
-
-def info(state: pb.ActorState, incarnation: int, version: int, pending_timeout_s: float = 60.0) -> pb.ActorInfo:
-    settings = pb.ActorSettings(pending_timeout_s=pending_timeout_s)
-    return pb.ActorInfo(
-        actor_id="a", state=state, incarnation=incarnation, version=version, settings=settings, reason="so it is"
-    )
-
-
-def new_call(lane: ActorLane, payload: bytes = b"x", **settings: int) -> Call:
-    future = ActorFuture("A.m", lambda payload: payload, lane.cancel)
-    return Call(future, "m", payload, retries_left=settings.get("retries", 0))
-
-
-@pytest.fixture
-def session() -> Session:
-    return Session()
-
-
-@pytest.fixture
-def hub(session: Session) -> Iterator[ActorHub]:
-    hub = ActorHub(session, "token")
-    yield hub
-    hub.close()
 
 
 def test_news_that_overtakes_the_answer_to_its_creation_counts(hub: ActorHub) -> None:
@@ -223,19 +156,6 @@ def test_answers_that_are_sent_again_go_in_messages_of_a_size_that_can_be_read()
         max(sum(len(answer.payload) for answer in message.answers) for message in way.answers)
         <= BATCH_BYTES + BATCH_BYTES // 10
     )
-
-
-class Wire:
-    """A way to a worker that works."""
-
-    is_broken = False
-    delivers_once = True
-
-    def __init__(self) -> None:
-        self.sent: list[pb.ActorCalls] = []
-
-    def send(self, calls: pb.ActorCalls) -> None:
-        self.sent.append(calls)
 
 
 def test_call_that_came_to_a_worker_once_when_the_life_was_over_is_made_on_the_next(hub: ActorHub, session: Session) -> None:

@@ -124,7 +124,7 @@ def test_task_that_lost_two_workers_waits_before_it_gets_a_third(make_cluster: A
     cluster.worker("w", "w.3")
     assert (cluster.states("t"), cluster.where("other")) == (["delayed"], ["w.3"])
     cluster.end("other")
-    cluster.after(0.2)
+    cluster.after(0.3)
     assert cluster.where("t") == ["w.3"]
 
 

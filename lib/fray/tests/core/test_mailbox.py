@@ -235,6 +235,17 @@ def test_answers_of_an_actor_that_has_ended_go_nowhere(host: Host, way: Way) -> 
     assert way.take() == []
 
 
+def test_late_word_of_an_executor_that_was_killed_answers_no_call_of_the_next_life(way: Way) -> None:
+    host = Host(attempt=1)
+    host.attempt = 2
+    host.desk.open(wc.Item(TaskId("a"), 2, "C", (), None, order=None, executor=EXECUTOR + 1, actor=True), EXECUTOR + 1)
+    host.call(way, 1)
+    host.desk.answered(TaskId("a"), [("c", 1, "", b"of the life before", "")], EXECUTOR)
+    assert kinds(way.take()) == []
+    host.desk.answered(TaskId("a"), [("c", 1, "", b"its own", "")], EXECUTOR + 1)
+    assert [answer.payload for message in way.take() for answer in message.answers] == [b"its own"]
+
+
 def test_retiring_actor_refuses_calls_that_it_has_not_taken(host: Host, way: Way) -> None:
     host.call(way, 1)
     host.desk.retire(host.item)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -18,6 +19,8 @@ from contextvars import ContextVar
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from fray.errors import TaskCancelled
+
+log = logging.getLogger("fray.client")
 
 T = TypeVar("T")
 
@@ -169,6 +172,13 @@ class JobFuture(concurrent.futures.Future[T]):
             if self._on_cancel is not None:
                 self._on_cancel(self)
         return True
+
+    def _invoke_callbacks(self) -> None:
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except (Exception, SystemExit):  # others wait for this thread: a callback cannot end it
+                log.exception("a callback of the future of %s failed", self.name)
 
     def resolve(self, value: T) -> bool:
         """Set the result and return True, or return False if the future is done already. For contexts."""

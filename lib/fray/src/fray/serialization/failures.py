@@ -81,6 +81,8 @@ def rebuild(failure: Failure) -> BaseException:
             rebuilt = pickle.loads(failure.pickled)
             if isinstance(rebuilt, Exception):
                 rebuilt.__cause__ = RemoteTraceback(failure.traceback_text)
+                if not isinstance(getattr(rebuilt, "__notes__", []), list):
+                    del rebuilt.__notes__  # else nobody can add one
                 return rebuilt
         except Exception:  # its class may be missing here, or its code may fail here: its words are enough
             pass

@@ -145,9 +145,9 @@ class Desk:
             if self.draining:
                 self._desk.retire(item)
 
-    def answered(self, task: TaskId, answers: list[tuple[str, int, str, bytes, str]]) -> None:
+    def answered(self, task: TaskId, answers: list[tuple[str, int, str, bytes, str]], executor: int) -> None:
         """Take answers from an executor."""
-        self._desk.answered(task, answers)
+        self._desk.answered(task, answers, executor)
 
     def drain(self) -> None:
         """Let all actors retire."""

@@ -81,7 +81,7 @@ class Executor(Member):
 
     def tell_answers(self, task: TaskId, answers: list[Any]) -> None:
         """Send the actor's answers."""
-        self._tell(lambda _: self.worker.desk.answered(task, answers))
+        self._tell(lambda _: self.worker.desk.answered(task, answers, self.number))
 
     def tell_done(self, outcome: Outcome) -> None:
         """Tell the worker how the actor ended."""
@@ -191,7 +191,7 @@ class Executor(Member):
         def settled(how: str) -> None:
             if self._dead or run != self._run:
                 return
-            self._tell(lambda now: self.worker.core.unblocked(now, task))
+            self._tell(lambda now: self.worker.core.unblocked(now, task, self.number))
             if how == "finished":
                 self.later(self.world.rng.choice([0.0, 0.0001, 0.01]), lambda: self._wait_for_child(run, left - 1))
             else:
@@ -199,7 +199,7 @@ class Executor(Member):
 
         self._flush()
         self._return_queue()
-        self._tell(lambda now: self.worker.core.blocked(now, task))
+        self._tell(lambda now: self.worker.core.blocked(now, task, self.number))
         self._child.submit(script, lambda how: self.later(0.0, lambda: settled(how)))
 
     def _flush(self) -> None:

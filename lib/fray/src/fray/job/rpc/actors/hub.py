@@ -26,7 +26,7 @@ ACK_DELAY_S = 0.5
 ASK_AGAIN_S = 1.0
 """Before asking again where an actor is, when the controller did not answer."""
 MAX_EARLY = 1000
-"""News kept of actors that nobody here has a handle of."""
+"""News kept of actors that nobody here has a handle of; what is dropped counts as lost."""
 JOIN_TIMEOUT_S = 5.0
 """How long ``close`` waits for threads."""
 
@@ -68,7 +68,7 @@ class ActorHub:
         self._avoid: dict[str, float] = {}
         self._early: dict[str, pb.ActorInfo] = {}
         self.period = 0
-        """Grows whenever news may have been lost: with the session's stream of results."""
+        """Grows whenever news may have been lost: with the session's stream of results, and with a lane that is forgotten."""
         self._jobs: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._to_pump: queue.SimpleQueue[ActorLane | None] = queue.SimpleQueue()
@@ -79,11 +79,11 @@ class ActorHub:
 
     def open(self, info: pb.ActorInfo, label: str, asked_in: int) -> ActorLane:
         """Return the lane to an actor that the controller has told of, in answer to what was asked in a ``period``."""
-        lane = self._ensure(info.actor_id, label)
-        lane.take_info(info)
+        lane, is_new = self._ensure(info.actor_id, label)
         with self._changed:
             newer = self._early.pop(info.actor_id, None)
-            may_have_missed = asked_in != self.period
+            may_have_missed = is_new and asked_in != self.period
+        lane.take_info(info)
         if newer is not None:
             lane.take_info(newer)
         if may_have_missed:
@@ -92,12 +92,9 @@ class ActorHub:
 
     def find(self, actor_id: str, label: str) -> ActorLane:
         """Return the lane to an actor; one that is new asks the controller where the actor is."""
-        with self._changed:
-            known = self._lanes.get(actor_id)
-        if known is not None:
-            return known
-        lane = self._ensure(actor_id, label)
-        self.locate_later(lane, 0.0)
+        lane, is_new = self._ensure(actor_id, label)
+        if is_new:
+            self.locate_later(lane, 0.0)
         return lane
 
     def take_answers(self, answers: pb.ActorAnswers) -> None:
@@ -115,9 +112,11 @@ class ActorHub:
         with self._changed:
             lane = self._lanes.get(info.actor_id)
             if lane is None:  # it may overtake the answer that tells of the actor
+                self._early.pop(info.actor_id, None)
                 self._early[info.actor_id] = info
                 if len(self._early) > MAX_EARLY:
                     del self._early[next(iter(self._early))]
+                    self.period += 1
         if lane is not None:
             lane.take_info(info)
 
@@ -169,17 +168,18 @@ class ActorHub:
         except NotKnown as error:
             lane.fail(errors.ActorDied(f"the controller does not know it any more: {error}"))
             self.forget(lane)
-        except errors.FrayError as error:
+        except Exception as error:  # whatever the network has: the lane relies on an answer
             log.info("where the actor %s is cannot be asked: %s; trying again", lane.label, error)
             self.locate_later(lane, ASK_AGAIN_S)
         else:
             lane.take_info(info)
 
     def forget(self, lane: ActorLane) -> None:
-        """Drop a lane whose actor has ended; its handles keep it."""
+        """Drop a lane whose actor has ended; its handles keep it. Who was told of the actor before that must ask again."""
         with self._changed:
             if self._lanes.get(lane.actor_id) is lane:
                 del self._lanes[lane.actor_id]
+                self.period += 1
 
     def may_block(self) -> bool:
         """Whether this thread may wait for answers: not the ones that deliver them."""
@@ -209,17 +209,19 @@ class ActorHub:
 
     # --- the hub's thread
 
-    def _ensure(self, actor_id: str, label: str) -> ActorLane:
+    def _ensure(self, actor_id: str, label: str) -> tuple[ActorLane, bool]:
+        """Return the lane to an actor, and whether it is new."""
         with self._changed:
-            lane = self._lanes.get(actor_id)
-            if lane is None:
-                lane = ActorLane(self, actor_id, label)
-                if not self._closed:
-                    self._lanes[actor_id] = lane
+            known = self._lanes.get(actor_id)
+            if known is not None:
+                return known, False
+            lane = ActorLane(self, actor_id, label)
+            if not self._closed:
+                self._lanes[actor_id] = lane
             closed = self._closed
         if closed:
             lane.fail(errors.ActorDied("the context of this handle is closed"))
-        return lane
+        return lane, True
 
     def _run_later(self, delay_s: float, job: Callable[[], None]) -> None:
         """Let the hub's thread do something; the lock is held."""
@@ -254,8 +256,8 @@ class ActorHub:
         if link is None:
             try:
                 link = WorkerLink(address, self._token, self.take_answers)
-            except errors.Unavailable as error:
-                log.info("%s; its actors are called by way of the controller", error)
+            except Exception as error:  # also an address that is none
+                log.info("%s: %s; its actors are called by way of the controller", address, error)
                 with self._changed:
                     self._avoid[address] = time.monotonic() + AVOID_S
                 lane.take_route(self._session, info.incarnation)

@@ -6,8 +6,10 @@ way the worker knows a call that it is sent twice, so whenever an answer may hav
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fray import errors
@@ -21,12 +23,14 @@ from fray.serialization import decode_failure
 if TYPE_CHECKING:
     from fray.job.rpc.actors.hub import ActorHub
 
+log = logging.getLogger("fray.client")
+
 MAX_OUTSTANDING_BYTES = 64 * 1024 * 1024
 """Arguments of calls that are not answered; beyond, a caller waits in ``remote()``."""
 INLINE_CALLS = 8
 """With so many calls under way, the next ones are sent together by the hub's sender; before, each goes at once."""
-RELOCATE_S = 0.05
-"""Before asking again where an actor is, when it is not where the controller says."""
+RELOCATE_S, MAX_RELOCATE_S = 0.05, 0.4
+"""Before asking again where an actor is, when it is not where the controller says; longer from one time to the next."""
 
 
 class Route(Protocol):
@@ -62,6 +66,9 @@ class ActorLane:
         """Whether the hub's sender is about to call ``pump``."""
         self._cancels: list[int] = []
         self._way = 0
+        self._is_locating = False
+        """Whether the controller is about to be asked: a worker that takes no calls says so once for each message."""
+        self._relocate_s = RELOCATE_S
         self._bytes = 0
         self._death: errors.FrayError | None = None
         self._timer: threading.Timer | None = None
@@ -132,8 +139,9 @@ class ActorLane:
                         call.is_doubtful = not route.delivers_once
                     message = self._compose(batch)
                 route.send(message)
-        except BaseException:
+        except BaseException:  # an interrupt, maybe: what is lost here is sent again, as the worker waits for its numbers
             self._is_sending = False
+            self._hub.locate_later(self, 0.0)
             raise
 
     def acknowledge(self) -> bool:
@@ -152,9 +160,7 @@ class ActorLane:
         """Settle calls. Answers of an incarnation that is over settle nothing."""
         ended: list[tuple[Call, pb.ActorAnswer]] = []
         with self._changed:
-            refused = [answer.seq for answer in message.answers if answer.error_kind == pb.ErrorKind.LOST]
-            if message.incarnation == self._book.incarnation:
-                refused += self._book.find_certain(message.refused)
+            refused = self._find_refused(message)
             if refused:
                 self._book.not_begun(message.incarnation, refused, time.monotonic())
                 self._watch_time()
@@ -163,18 +169,21 @@ class ActorLane:
                 if call is not None:
                     self._bytes -= len(call.payload)
                     ended.append((call, answer))
-            stale = message.gone and message.incarnation == self._book.incarnation and self._book.is_alive
+            if ended:
+                self._relocate_s = RELOCATE_S
+            delay_s = self._plan_locating(message)
             self._changed.notify_all()
         for call, answer in ended:
             _settle(call, answer)
-        if stale:
-            self._hub.locate_later(self, RELOCATE_S)
+        if delay_s is not None:
+            self._hub.locate_later(self, delay_s)
 
     def take_info(self, info: pb.ActorInfo) -> None:
         """Follow the actor: to its worker, to its next life, to its end."""
         lost: list[Call] = []
         settled = ""
         with self._changed:
+            self._is_locating = False
             if info.version < self._info.version or self._death is not None:
                 return
             if info.incarnation != self._book.incarnation:
@@ -212,17 +221,12 @@ class ActorLane:
                 return
             self._route = route
             self._way += 1
-            again = list(self._book.sent.items())
-            for _, call in again:
+            for call in self._book.sent.values():
                 call.is_doubtful = True
-            messages = []
-            while again:
-                batch: list[tuple[int, Call]] = []
-                size = 0
-                while again and len(batch) < BATCH_ITEMS and size < BATCH_BYTES:
-                    size += len(again[0][1].payload)
-                    batch.append(again.pop(0))
-                messages.append(self._compose(batch))
+            self._cancels.clear()
+            messages = [self._compose(batch) for batch in _split(self._book.sent.items())]
+            if messages:  # at last: a worker cancels only what it has taken
+                messages[-1].cancel = self._find_cancelled()
         for message in messages:
             route.send(message)
         self.pump()
@@ -270,6 +274,26 @@ class ActorLane:
             way=self._way,
         )
 
+    def _find_refused(self, message: pb.ActorAnswers) -> list[int]:
+        """Return the calls that surely were not begun, for the next life; not those that nobody wants any more."""
+        refused = [answer.seq for answer in message.answers if answer.error_kind == pb.ErrorKind.LOST]
+        if message.incarnation == self._book.incarnation:
+            refused += self._book.find_certain(message.refused)
+        cancelled = set(self._find_cancelled()) if refused else set()
+        return [seq for seq in refused if seq not in cancelled]
+
+    def _find_cancelled(self) -> list[int]:
+        return [seq for seq, call in self._book.sent.items() if call.future.cancelled()]
+
+    def _plan_locating(self, message: pb.ActorAnswers) -> float | None:
+        """Return after how long to ask where the actor is; None if its worker takes calls, or that is under way."""
+        is_stale = message.gone and message.incarnation == self._book.incarnation and self._book.is_alive
+        if not is_stale or self._is_locating:
+            return None
+        self._is_locating = True
+        delay_s, self._relocate_s = self._relocate_s, min(MAX_RELOCATE_S, 2 * self._relocate_s)
+        return delay_s
+
     def _died(self, call: Call, why: str) -> errors.FrayError:
         return errors.ActorDied(f"{call.future.name}: the actor {self.label} ({self.actor_id}) is gone: {why}")
 
@@ -296,7 +320,8 @@ class ActorLane:
     def _expire(self, timeout_s: float) -> None:
         self._hub.refresh(self)
         with self._changed:
-            self._timer = None
+            if self._timer is threading.current_thread():  # else another wait has begun meanwhile
+                self._timer = None
             expired = self._book.expire(time.monotonic(), timeout_s)
             self._bytes -= sum(len(call.payload) for call in expired)
             reason = self._info.reason or "it is not known where it is"
@@ -307,8 +332,29 @@ class ActorLane:
             call.future.reject(self._interrupted(call, reason) if call.was_begun else errors.ActorUnavailable(text))
 
 
+def _split(calls: Iterable[tuple[int, Call]]) -> Iterator[list[tuple[int, Call]]]:
+    """Yield calls as many at a time as one message should hold."""
+    batch: list[tuple[int, Call]] = []
+    size = 0
+    for seq, call in calls:
+        batch.append((seq, call))
+        size += len(call.payload)
+        if size >= BATCH_BYTES or len(batch) >= BATCH_ITEMS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 def _settle(call: Call, answer: pb.ActorAnswer) -> None:
-    future: ActorFuture = call.future
+    try:
+        _tell(call.future, answer)
+    except BaseException as error:  # a callback's exit, an exception that cannot be handled: others wait for this thread
+        log.exception("the answer of %s was not taken as it should be", call.future.name)
+        call.future.reject(error)
+
+
+def _tell(future: ActorFuture, answer: pb.ActorAnswer) -> None:
     kind = answer.error_kind
     future.settled = True
     if kind == pb.ErrorKind.UNSPECIFIED:

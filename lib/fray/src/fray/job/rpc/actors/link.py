@@ -126,14 +126,16 @@ class WorkerLink:
 
     def _read(self) -> None:
         reader = lane.LaneReader()
-        with contextlib.suppress(OSError, lane.LaneBroken):
-            while data := self._socket.recv(1 << 18):
-                for message in reader.feed(data):
-                    if isinstance(message, pb.ActorAnswers):
-                        self._deliver(message)
-        self.is_broken = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._on_break(self)
-        with self._lock:
-            self._socket.close()
+        try:
+            with contextlib.suppress(OSError, lane.LaneBroken):
+                while data := self._socket.recv(1 << 18):
+                    for message in reader.feed(data):
+                        if isinstance(message, pb.ActorAnswers):
+                            self._deliver(message)
+        finally:
+            self.is_broken = True
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._on_break(self)
+            with self._lock:
+                self._socket.close()

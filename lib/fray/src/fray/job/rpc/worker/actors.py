@@ -97,10 +97,10 @@ class ActorDesk:
             unanswered = hosted.mailbox.find_open(caller, calls.cancel)
             self._send(hosted.executor, (frames.FORGET, caller, unanswered))
 
-    def answered(self, task: TaskId, answers: list[tuple[str, int, str, bytes, str]]) -> None:
-        """Take what an executor says of calls."""
+    def answered(self, task: TaskId, answers: list[tuple[str, int, str, bytes, str]], executor: int | None = None) -> None:
+        """Take what an executor says of calls; the one of an earlier life, which is about to end, may still speak."""
         hosted = self._hosted.get(task)
-        if hosted is None:
+        if hosted is None or executor not in (None, hosted.executor):
             return
         by_caller: dict[str, list[pb.ActorAnswer]] = {}
         for caller, seq, kind, payload, message in answers:

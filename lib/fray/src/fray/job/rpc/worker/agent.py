@@ -39,6 +39,8 @@ MESSAGE_BYTES = 500
 """What a message of output takes besides its text."""
 MAX_LOG_BYTES = 1024 * 1024
 """Output of tasks that waits to be sent; more is dropped, and the loss is told."""
+ATTACH_TIMEOUT_S = 10.0
+"""How long a worker that starts waits for its first orders; it goes on trying then."""
 MIN_REPORT_TIMEOUT_S = 1.0
 """A report is given up when the lease that it would renew is over, but not before this."""
 DIRECT_GRACE_S = 5.0
@@ -100,6 +102,7 @@ class Agent:
         self._log_bytes_dropped = 0
         self._news = asyncio.Event()
         self._settled = asyncio.Event()
+        self._attached = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -109,7 +112,7 @@ class Agent:
         self._was_heard = False
 
     async def start(self) -> None:
-        """Register and begin to work.
+        """Register and begin to work; returns when the controller has begun to give orders, or after a while.
 
         Raises:
             FrayError: if the controller cannot be used; nothing runs then.
@@ -119,6 +122,9 @@ class Agent:
         self._spawn_task(self._follow_orders(), "fray-orders")
         self._spawn_task(self._keep_reporting(), "fray-reports")
         self._spawn_task(self._memory.run(), "fray-memory")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ATTACH_TIMEOUT_S):
+                await self._attached.wait()
 
     async def drain(self, grace_s: float) -> None:
         """Hand back what has not begun, let the rest end within ``grace_s``, tell the controller, and go."""
@@ -220,6 +226,7 @@ class Agent:
     async def _take_orders(self) -> None:
         async for commands in self._client.attach(self._attach_request()):
             self._was_heard = True
+            self._attached.set()
             self._obey(commands)
 
     def _attach_request(self) -> pb.AttachRequest:
@@ -418,7 +425,7 @@ class Agent:
             if not self._core.count_items(number):
                 self._memory.end(number)
         elif kind == frames.ANSWER:
-            self.desk.answered(TaskId(frame[1]), frame[2])
+            self.desk.answered(TaskId(frame[1]), frame[2], number)
         elif kind == frames.CREATED:
             item = self._core.constructed(number)
             if item is not None:
@@ -431,9 +438,9 @@ class Agent:
         elif kind == frames.RETURNED:
             self._perform(self._core.returned(now, number, frame[1]))
         elif kind == frames.BLOCKED:
-            self._perform(self._core.blocked(now, frame[1]))
+            self._perform(self._core.blocked(now, frame[1], number))
         elif kind == frames.UNBLOCKED:
-            self._perform(self._core.unblocked(now, frame[1]))
+            self._perform(self._core.unblocked(now, frame[1], number))
         elif kind == frames.LOG:
             item = self._core.items.get(frame[1])
             if item is not None:

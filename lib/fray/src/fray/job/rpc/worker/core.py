@@ -272,10 +272,10 @@ class WorkerCore:
         self._requeue(back)
         return self._executor_advanced(now, executor)
 
-    def blocked(self, now: float, task: TaskId) -> list[Effect]:
-        """Note that an attempt waits for other tasks: its place is free meanwhile."""
+    def blocked(self, now: float, task: TaskId, executor: int | None = None) -> list[Effect]:
+        """Note that an attempt waits for other tasks: its place is free meanwhile. Given the executor, only if it is there."""
         item = self.items.get(task)
-        if item is None or item.blocked or item.executor is None:
+        if item is None or item.blocked or item.executor is None or executor not in (None, item.executor):
             return []
         item.blocked = True
         if not item.direct:
@@ -284,10 +284,10 @@ class WorkerCore:
         self._vacate(self.executors[item.executor])
         return self._schedule(now)
 
-    def unblocked(self, now: float, task: TaskId) -> list[Effect]:
-        """Note that an attempt goes on, beyond capacity if need be."""
+    def unblocked(self, now: float, task: TaskId, executor: int | None = None) -> list[Effect]:
+        """Note that an attempt goes on, beyond capacity if need be. Given the executor, only if it is there."""
         item = self.items.get(task)
-        if item is None or not item.blocked or item.executor is None:
+        if item is None or not item.blocked or item.executor is None or executor not in (None, item.executor):
             return []
         item.blocked = False
         self._waiting.pop((task, item.attempt), None)

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+MAX_GONE = 1000
+"""Callers that are gone whose numbers are remembered."""
+
 
 class Numbered(Protocol):
     """A call or an answer."""
@@ -40,12 +43,13 @@ class Mailbox(Generic[C, A]):
 
     def __init__(self) -> None:
         self._callers: dict[str, _Caller[C, A]] = {}
+        self._gone: dict[str, int] = {}
 
     def take(self, name: str, acked_seq: int, calls: Iterable[C]) -> tuple[list[C], list[A]]:
         """Take calls; return those to carry out now, in order, and answers to send again."""
         caller = self._callers.get(name)
         if caller is None:
-            caller = self._callers[name] = _Caller(acked_seq + 1)
+            caller = self._callers[name] = _Caller(max(acked_seq + 1, self._gone.pop(name, 0)))
         for seq in [seq for seq in caller.answers if seq <= acked_seq]:
             del caller.answers[seq]
         fresh: list[C] = []
@@ -80,5 +84,9 @@ class Mailbox(Generic[C, A]):
         return [(name, list(caller.answers.values())) for name, caller in self._callers.items() if caller.answers]
 
     def forget(self, name: str) -> None:
-        """Forget a caller that is gone for good."""
-        self._callers.pop(name, None)
+        """Forget a caller that is gone for good, but for the number of its next call: some may still be on their way."""
+        caller = self._callers.pop(name, None)
+        if caller is not None:
+            self._gone[name] = caller.next_seq
+            if len(self._gone) > MAX_GONE:
+                del self._gone[next(iter(self._gone))]

@@ -161,7 +161,7 @@ def _rank(queue: ShapeQueue, stalled: Collection[SessionId]) -> tuple[int, int]:
 
 
 def _find_worker(state: State, queue: ShapeQueue, task: Task, now: float) -> Worker | None:
-    while (incarnation := queue.best()) is not None:
+    while (incarnation := queue.best(state.workers)) is not None:
         worker = state.workers.get(incarnation)
         usable = worker is not None and worker.attached and not worker.draining
         if worker is not None and usable and (not queue.shape or worker.reserved_for in (None, queue.shape)):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from fray.job.rpc.controller.core.model import Shape, Task, TaskState, Worker
+from fray.job.rpc.controller.core.model import EPSILON, Shape, Task, TaskState, Worker
 from fray.types import Incarnation, SessionId
 
 MIN_COST_S = 0.001
@@ -146,13 +146,18 @@ class ShapeQueue:
             self._candidates = [c for c in self._candidates if self._tickets.get(c[2]) == c[1]]
             heapq.heapify(self._candidates)
 
-    def best(self) -> Incarnation | None:
-        """Return the candidate with the least load."""
+    def best(self, workers: Mapping[Incarnation, Worker]) -> Incarnation | None:
+        """Return the candidate with the least load; what other queues have given it meanwhile counts."""
         while self._candidates:
-            _, ticket, incarnation = self._candidates[0]
-            if self._tickets.get(incarnation) == ticket:
+            noted, ticket, incarnation = self._candidates[0]
+            if self._tickets.get(incarnation) != ticket:
+                heapq.heappop(self._candidates)
+                continue
+            worker = workers.get(incarnation)
+            load = worker.load() if worker is not None else noted
+            if load <= noted + EPSILON:
                 return incarnation
-            heapq.heappop(self._candidates)
+            heapq.heapreplace(self._candidates, (load, ticket, incarnation))
         return None
 
     def drop_best(self) -> None:

@@ -17,7 +17,7 @@ from fray.types import compute_retry_delay_s
 
 RESTART_DELAY_S = 0.1
 """Before an actor is constructed again; doubles with every short life in a row."""
-LOSS_DELAY_S = 0.1
+LOSS_DELAY_S = 0.3
 """Before a task that has lost a second worker is tried again; doubles with each further one."""
 SHORT_LIFE_S = 60.0
 """An actor that lived for longer is restarted as if it had not died before."""

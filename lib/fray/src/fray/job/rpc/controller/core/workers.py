@@ -18,7 +18,6 @@ from fray.job.rpc.controller.core.model import Outcome, OutcomeKind, State, Task
 from fray.job.rpc.controller.core.retries import judge_loss
 from fray.types import Incarnation, TaskId
 
-
 MAX_VOID = 10_000
 """Unknown attempts whose numbers are remembered."""
 
