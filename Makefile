@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 N ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev fmt check test unit contract integration sim chaos demo bench proto docs clean
+.PHONY: help setup setup-dev fmt check test unit contract integration sim chaos load demo bench proto docs clean
 
 help:  ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ sim: $(VENV)/.setup-dev  ## simulate N seeds of faults, or the one SEED
 chaos: $(VENV)/.setup-dev  ## faults of all kinds on a real cluster for SECONDS=60; SEED=, WORKLOADS=flat,actors, ARGS='--json FILE'
 	PYTHONPATH=lib/fray/tests:lib/fray/tests/actors $(BIN)/python -m chaos --seconds $(or $(SECONDS),60) \
 		$(if $(SEED),--seed $(SEED)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(ARGS)
+
+load: $(VENV)/.setup-dev  ## limits under load at full size (half an hour, 12 GB of disk); ARGS='--only queued clients --json FILE'
+	PYTHONPATH=lib/fray/tests $(BIN)/python -m load $(ARGS)
 
 bench: $(VENV)/.setup  ## measure against Ray and Dask side by side, in environments of their own
 	$(BIN)/python benchmarks/run.py $(ARGS)
