@@ -8,6 +8,7 @@ it is unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import mmap
@@ -28,6 +29,8 @@ INLINE_LIMIT_BYTES = 256 * 1024
 """Payloads up to this size travel inside messages."""
 
 _DIGEST_BYTES = 32
+
+fsspec.register_implementation("faulty", "fray.testing.faulty_storage.FaultyFileSystem")  # found in every process of Fray
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +63,24 @@ class PayloadStore:
 
         Raises:
             DecodeError: if the payload is damaged, was signed with another key, or its file is gone.
+            OSError: if storage cannot be read; the note says where.
         """
         where = stored_location(payload)
         return decode(payload if where is None else self._read(*where))
 
     def delete(self) -> None:
-        """Remove the whole directory. Does nothing if there is none."""
+        """Remove the whole directory. Does nothing if there is none. Raises what storage raises."""
         fs, path = fsspec.url_to_fs(self.root)
-        if fs.exists(path):
+        with contextlib.suppress(FileNotFoundError):  # ``exists`` says no as well when it cannot tell
             fs.rm(path, recursive=True)
 
     def list_parts(self) -> list[str]:
         """Return the names of the directories and files directly in it; none if there is no such directory."""
         fs, path = fsspec.url_to_fs(self.root)
-        if not fs.exists(path):
+        try:
+            return [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
+        except FileNotFoundError:
             return []
-        return [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
 
     def _write(self, parts: list[Part]) -> str:
         url = f"{self.root.rstrip('/')}/{secrets.token_hex(12)}.payload"
@@ -107,10 +112,16 @@ class PayloadStore:
                 f"the payload {url} is gone: its session has ended, or this machine does not see that storage "
                 "(machines that work together need a shared --storage)"
             ) from error
+        except OSError as error:
+            error.add_note(f"while reading a payload of Fray from {url}; run the task again, or check that storage")
+            raise
         body = memoryview(data)[_DIGEST_BYTES:]
         digest = hashlib.blake2b(body, key=self.key[:64], digest_size=_DIGEST_BYTES).digest()
         if len(body) != size or not hmac.compare_digest(digest, data[:_DIGEST_BYTES]):
-            raise DecodeError(f"the payload {url} is damaged or was not written by this cluster: its digest does not match")
+            raise DecodeError(
+                f"the payload {url} is damaged or was not written by this cluster: its digest does not match. "
+                "Run the task again; if it repeats, check that storage"
+            )
         return body
 
 

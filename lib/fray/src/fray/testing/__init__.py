@@ -2,6 +2,7 @@
 
 from fray.testing.checks import CHECKS
 from fray.testing.contract import check_context
+from fray.testing.faulty_storage import FaultyStorage, StorageFault, StorageFaultKind
 from fray.testing.polling import eventually
 
-__all__ = ["CHECKS", "check_context", "eventually"]
+__all__ = ["CHECKS", "FaultyStorage", "StorageFault", "StorageFaultKind", "check_context", "eventually"]

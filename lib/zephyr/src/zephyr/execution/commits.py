@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import Any
 
 from zephyr.errors import ChunkCorrupted, PlanChanged, StorageError
 from zephyr.plan.fingerprint import plan_fingerprints
@@ -47,23 +48,40 @@ class RunRecord:
                 "%s does not create objects exclusively: make sure that only one driver carries out this run", self._job_path
             )
         pieces = plan_fingerprints(plan)
-        mine = self._run_id.encode() + encode_frame([pieces])[0]
+        mine = self._run_id.encode() + encode_frame([pieces, self._run_id])[0]
         while True:  # until it neither appears nor goes between two looks
             recorded = read_commit(self._path)
             if recorded is None:
                 if create_exclusive(self._path, mine):
                     return self._run_id
                 continue
-            before = decode_frame(memoryview(recorded)[_ID_BYTES:], self._path)[0]
+            before, run_id = self._decode(recorded)
             if before != pieces:
                 raise PlanChanged(self._job_path, _changes(before, pieces))
-            self._run_id = recorded[:_ID_BYTES].decode()
-            return self._run_id
+            self._run_id = run_id
+            return run_id
 
     def goes_on(self) -> bool:
-        """Tell whether the run has not been ended."""
+        """Tell whether the run has not been ended.
+
+        Raises:
+            StorageError: if the record cannot be read.
+        """
         found = read_commit(self._path)
-        return found is not None and found.startswith(self._run_id.encode())
+        return found is not None and self._decode(found)[1] == self._run_id
+
+    def _decode(self, recorded: bytes) -> tuple[Any, str]:
+        """Return the plan and the id of a run. The id is there twice: once where it can be seen without decoding."""
+        try:
+            before, run_id = decode_frame(memoryview(recorded)[_ID_BYTES:], self._path)
+            if recorded[:_ID_BYTES] != run_id.encode():
+                raise ChunkCorrupted(self._path, "the run's id does not match")
+        except ChunkCorrupted as error:
+            raise StorageError(
+                f"the record {self._path} of a run is damaged: {error.reason}. Run the dataset again; if it repeats, remove "
+                f"{self._job_path} to begin anew"
+            ) from error
+        return before, run_id
 
     def check(self) -> None:
         """Make sure that the run has not been ended by another driver.
@@ -100,9 +118,9 @@ class Commits:
         """Return the results that are there, by the name of their task.
 
         Raises:
-            ChunkCorrupted: naming the commit.
+            StorageError: naming a commit that cannot be read or is damaged.
         """
-        return {name: self._decode(data, name) for name, data in list_commits(self._directory).items()}
+        return {name: self._decode(data, f"{self._directory}/{name}") for name, data in list_commits(self._directory).items()}
 
     def find(self, name: str) -> TaskResult | None:
         """Return the result of a task, if there is one."""
@@ -128,7 +146,13 @@ class Commits:
         return found
 
     def _decode(self, data: bytes, where: str) -> TaskResult:
-        (result,) = decode_frame(data, where)
+        try:
+            (result,) = decode_frame(data, where)
+        except ChunkCorrupted as error:
+            raise StorageError(
+                f"the commit {where} is damaged: {error.reason}. Run the dataset again; if it repeats, remove that file, and "
+                "its task is carried out anew"
+            ) from error
         if not isinstance(result, TaskResult):
             raise ChunkCorrupted(where, f"it holds a {type(result).__name__} instead of a task's result")
         return result

@@ -6,17 +6,17 @@ A directory has one manifest; writes with other patterns keep their own part of 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import xxhash
 
 from zephyr.errors import StorageError
 from zephyr.io.publish import Output, draft_path
 from zephyr.storage.commit import publish, read_commit
-from zephyr.storage.files import is_local, locate
+from zephyr.storage.files import explained, find_length, is_local, locate
 
 NAME = "_manifest.json"
 SUCCESS = "_SUCCESS"
@@ -68,13 +68,15 @@ class Manifest(msgspec.Struct, frozen=True):
     """Of this format."""
     writes: dict[str, WriteEntry] = {}
     """By pattern."""
+    checksum: str = ""
+    """xxh3 of the writes as JSON, 128 bits in hexadecimal digits; empty where nobody has noted it."""
 
 
 def read_manifest(directory: str) -> Manifest:
     """Return the manifest of a directory; an empty one if there is none.
 
     Raises:
-        StorageError: if what is there is no manifest of this version.
+        StorageError: if what is there cannot be read, or is no undamaged manifest of this version.
     """
     data = read_commit(f"{directory}/{NAME}")
     if data is None:
@@ -87,7 +89,16 @@ def read_manifest(directory: str) -> Manifest:
         ) from error
     if manifest.version != VERSION:
         raise StorageError(f"{directory}/{NAME} has version {manifest.version}; this Zephyr knows {VERSION}")
+    if manifest.checksum not in ("", _checksum(manifest.writes)):
+        raise StorageError(
+            f"{directory}/{NAME} is damaged: its checksum does not match. Run the dataset again; if it repeats, remove that "
+            "file, and what it describes is written anew"
+        )
     return manifest
+
+
+def _checksum(writes: Mapping[str, WriteEntry]) -> str:
+    return str(xxhash.xxh3_128_hexdigest(msgspec.json.encode(writes)))
 
 
 def write_manifest(directory: str, pattern: str, entry: WriteEntry, marker: str) -> None:
@@ -102,6 +113,8 @@ def write_manifest(directory: str, pattern: str, entry: WriteEntry, marker: str)
         if name != pattern and not replaced & {file.name for file in other.files}
     }
     put(f"{directory}/{NAME}", _encode({**others, pattern: entry}), marker)
+    # Another driver of the same run may have put its own there, which tells the same but for the time.
+    _check_manifest(directory, lambda writes: pattern in writes and writes[pattern].files == entry.files)
     put(f"{directory}/{SUCCESS}", b"", marker)
 
 
@@ -115,15 +128,16 @@ def forget_files(fingerprints: Mapping[str, str], marker: str) -> None:
         marker: what the name of the draft contains.
     """
     for directory, names in _by_directory(fingerprints).items():
-        manifest = read_manifest(directory)
-        work = {name: fingerprints[f"{directory}/{name}"] for name in names}
-        kept = {pattern: _without(entry, work) for pattern, entry in manifest.writes.items()}
-        if kept != manifest.writes:
-            remaining = {pattern: entry for pattern, entry in kept.items() if entry.files}
-            fs, inner = locate(f"{directory}/{SUCCESS}")
-            with suppress(FileNotFoundError):
-                fs.rm_file(inner)
-            put(f"{directory}/{NAME}", _encode(remaining), marker)
+        _forget(directory, {name: fingerprints[f"{directory}/{name}"] for name in names}, marker)
+
+
+def _forget(directory: str, work: Mapping[str, str], marker: str) -> None:
+    writes = read_manifest(directory).writes
+    kept = {pattern: _without(entry, work) for pattern, entry in writes.items()}
+    if kept != writes:
+        _remove(f"{directory}/{SUCCESS}")
+        put(f"{directory}/{NAME}", _encode({pattern: entry for pattern, entry in kept.items() if entry.files}), marker)
+        _check_manifest(directory, lambda writes: all(_without(entry, work) is entry for entry in writes.values()))
 
 
 def ensure_success(paths: Sequence[str], marker: str) -> None:
@@ -153,19 +167,44 @@ def _without(entry: WriteEntry, work: Mapping[str, str]) -> WriteEntry:
 
 
 def _encode(writes: Mapping[str, WriteEntry]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(Manifest(VERSION, dict(writes))), indent=2)
+    return msgspec.json.format(msgspec.json.encode(Manifest(VERSION, dict(writes), _checksum(writes))), indent=2)
+
+
+def _remove(path: str) -> None:
+    fs, inner = locate(path)
+    try:
+        fs.rm_file(inner)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise explained("remove", path, error) from error
 
 
 def put(path: str, data: bytes, marker: str) -> None:
-    """Make a small file appear with this content, whatever was there; ``marker`` is what the name of its draft contains."""
-    fs, inner = locate(path)
-    if not is_local(fs):
-        fs.pipe_file(inner, data)
-        return
-    draft = draft_path(path, marker)
-    _, inner_draft = locate(draft)
-    fs.pipe_file(inner_draft, data)
-    publish(draft, path)
+    """Make a small file appear with this content, whatever was there; ``marker`` is what the name of its draft contains.
+
+    Raises:
+        StorageError: if the storage refuses, or does not have it afterwards.
+    """
+    fs = locate(path)[0]
+    draft = draft_path(path, marker) if is_local(fs) else path
+    try:
+        fs.pipe_file(locate(draft)[1], data)
+    except OSError as error:
+        raise explained("write", draft, error) from error
+    if draft != path:
+        publish(draft, path)
+    elif find_length("write", path) is None:
+        raise _not_there(path)
+
+
+def _check_manifest(directory: str, is_told: Callable[[Mapping[str, WriteEntry]], bool]) -> None:
+    if not is_local(locate(directory)[0]) and not is_told(read_manifest(directory).writes):
+        raise _not_there(f"{directory}/{NAME}")
+
+
+def _not_there(path: str) -> StorageError:
+    return StorageError(f"cannot write {path}: the storage took it and does not have it. Check the storage, and run again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +240,11 @@ def _entry(files: Iterable[FileEntry], totals: Totals) -> WriteEntry:
 
 
 def find_files(paths: Sequence[str]) -> dict[str, FileEntry]:
-    """Return what manifests know of those of the paths that exist with the size they had when they were written."""
+    """Return what manifests know of those of the paths that exist with the size they had when they were written.
+
+    Raises:
+        StorageError: if that cannot be told.
+    """
     found: dict[str, FileEntry] = {}
     for directory in _by_directory(paths):
         known = {f"{directory}/{file.name}": file for entry in read_manifest(directory).writes.values() for file in entry.files}
@@ -218,4 +261,6 @@ def _list_sizes(directory: str) -> dict[str, int]:
         listing: list[dict[str, Any]] = fs.ls(inner, detail=True)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise explained("list", directory, error) from error
     return {info["name"].rstrip("/").rpartition("/")[2]: info["size"] for info in listing}

@@ -18,7 +18,7 @@ import xxhash
 from zephyr.errors import StorageError
 from zephyr.io.formats import OnBadRecord, Writer, Written
 from zephyr.storage.commit import publish, upload
-from zephyr.storage.files import is_local, locate
+from zephyr.storage.files import FULL, explained, is_local, locate
 
 DRAFT_SUFFIX = ".draft"
 _BLOCK_BYTES = 1024 * 1024
@@ -74,8 +74,10 @@ def _write_local(local: Path, write: Callable[[IO[bytes]], Written], shard: int,
             written = write(file)
         size, checksum = measure_file(str(local))
         return Output(shard, path, draft, written.rows, size, checksum, written.schema)
-    except BaseException:
+    except BaseException as error:
         local.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            error.add_note(f"while writing {local} for {path}: the disk is full. Make room, or choose another place")
         raise
 
 
@@ -93,11 +95,21 @@ def publish_output(output: Output) -> None:
 
 
 def measure_file(path: str) -> tuple[int, str]:
-    """Return (size in bytes, checksum) of a file."""
+    """Return (size in bytes, checksum) of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        StorageError: if it cannot be read.
+    """
     fs, inner = locate(path)
     digest, size = xxhash.xxh3_128(), 0
-    with fs.open(inner, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-            size += len(block)
+    try:
+        with fs.open(inner, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                size += len(block)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise explained("read", path, error) from error
     return size, str(digest.hexdigest())

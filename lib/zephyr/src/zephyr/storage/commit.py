@@ -22,14 +22,13 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from zephyr.errors import OutputConflict, StorageError
-from zephyr.storage.files import is_local, locate
+from zephyr.storage.files import answer_of, check_kept, explained, find_length, is_bucket_missing, is_local, locate, not_kept
 
 logger = logging.getLogger(__name__)
 
 CREATE_ATTEMPTS = 3
 """How often a creation is tried when the storage says that another one is under way."""
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS})
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 REFUSALS = frozenset({"PreconditionFailed", "412"})
 CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 
@@ -54,7 +53,7 @@ def create_exclusive(path: str, data: bytes) -> bool:
     try:
         return _create_or_compare(fs, inner, data)
     except Exception as error:
-        raise _explained("create", path, error) from error
+        raise explained("create", path, error) from error
 
 
 def _create_or_compare(fs: Any, inner: str, data: bytes) -> bool:
@@ -132,11 +131,11 @@ def read_commit(path: str) -> bytes | None:
     try:
         return _read(fs, inner)
     except FileNotFoundError as error:
-        if _is_bucket_missing(error):
-            raise _explained("read", path, error) from error
+        if is_bucket_missing(error):
+            raise explained("read", path, error) from error
         return None
     except Exception as error:
-        raise _explained("read", path, error) from error
+        raise explained("read", path, error) from error
 
 
 def list_commits(directory: str) -> dict[str, bytes]:
@@ -150,11 +149,11 @@ def list_commits(directory: str) -> dict[str, bytes]:
         found = {name: path for path in _list_files(fs, inner) if not (name := _name(path)).startswith(".")}
         contents = fs.cat_ranges(list(found.values()), 0, None) if found else []
     except Exception as error:
-        raise _explained("list", directory, error) from error
+        raise explained("list", directory, error) from error
     commits = dict(zip(found, contents, strict=True))
     for name, data in commits.items():
         if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
-            raise _explained("read", f"{directory}/{name}", data) from data
+            raise explained("read", f"{directory}/{name}", data) from data
     return {name: data for name, data in commits.items() if isinstance(data, bytes)}
 
 
@@ -164,7 +163,7 @@ def _list_files(fs: Any, directory: str) -> list[str]:
     try:
         return sorted(info["name"] for info in fs.ls(directory, detail=True) if info["type"] == "file")
     except FileNotFoundError as error:
-        if _is_bucket_missing(error):
+        if is_bucket_missing(error):
             raise
         return []
     finally:
@@ -190,7 +189,7 @@ def honours_exclusive_create(root: str) -> bool:
         try:
             _honours[storage] = _probe(fs, directory)
         except Exception as error:
-            raise _explained("write to", root, error) from error
+            raise explained("write to", root, error) from error
     return _honours[storage]
 
 
@@ -228,7 +227,7 @@ def publish(draft: str, final: str) -> bool:
 
     Raises:
         OutputConflict: if a directory is at ``final``.
-        StorageError: if neither exists, or the storage refuses.
+        StorageError: if neither exists, or the storage refuses, or has copied a part only: that is removed.
     """
     fs, source = locate(draft)
     target = locate(final)[1]
@@ -236,21 +235,33 @@ def publish(draft: str, final: str) -> bool:
         if is_local(fs):
             Path(source).replace(target)
         else:
-            fs.invalidate_cache(source)
-            fs.cp_file(source, target)
-            fs.rm_file(source)
+            _copy_whole(fs, source, target, final)
     except IsADirectoryError as error:
         raise OutputConflict(final) from error
     except FileNotFoundError as error:
-        if _is_bucket_missing(error):
-            raise _explained("publish", final, error) from error
+        if is_bucket_missing(error):
+            raise explained("publish", final, error) from error
         if not fs.exists(target):
             text = f"cannot publish {final}: its draft {draft} is gone, and it is not there itself. Run the dataset again"
             raise StorageError(text) from error
         return False
+    except StorageError:
+        raise
     except Exception as error:
-        raise _explained("publish", final, error) from error
+        raise explained("publish", final, error) from error
     return True
+
+
+def _copy_whole(fs: Any, source: str, target: str, final: str) -> None:
+    fs.invalidate_cache(source)
+    size = fs.size(source)
+    fs.cp_file(source, target)
+    found = find_length("publish", final)
+    if found != size:
+        if found is not None:
+            _remove(fs, target)
+        raise not_kept("publish", final, size, found)
+    _remove(fs, source)  # if it stays, it goes with the drafts of the run
 
 
 def remove_drafts(directory: str, marker: str) -> None:
@@ -285,7 +296,8 @@ def upload(local_path: str, remote_path: str) -> None:
 
     Raises:
         OutputConflict: if a directory is at ``remote_path``.
-        StorageError: if there is no such file, or the storage refuses; what was there before is still there.
+        StorageError: if there is no such file, or the storage refuses; what was there before is still there. Or if the storage
+            has kept a part only.
     """
     if not Path(local_path).is_file():
         raise StorageError(f"cannot upload {local_path} to {remote_path}: there is no such file")
@@ -295,10 +307,13 @@ def upload(local_path: str, remote_path: str) -> None:
             _copy(Path(local_path), Path(inner))
         else:
             fs.put_file(local_path, inner)
+            check_kept(f"upload {local_path} to", remote_path, Path(local_path).stat().st_size)
     except IsADirectoryError as error:
         raise OutputConflict(remote_path) from error
+    except StorageError:
+        raise
     except Exception as error:
-        raise _explained(f"upload {local_path} to", remote_path, error) from error
+        raise explained(f"upload {local_path} to", remote_path, error) from error
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -308,34 +323,9 @@ def _copy(source: Path, target: Path) -> None:
         draft.replace(target)
 
 
-def _explained(doing: str, path: str, error: Exception) -> StorageError:
-    return StorageError(f"cannot {doing} {path}: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    if _is_bucket_missing(error):
-        return "there is no such bucket. Create it, or correct the path"
-    number = error.errno if isinstance(error, OSError) else None
-    if number in FULL:
-        return "the disk is full. Make room, or choose another place"
-    if isinstance(error, PermissionError) or number == errno.EROFS:
-        return f"not permitted ({error}). Check the credentials, and who may write there"
-    return f"{type(error).__name__}: {error}. Check the storage, and run again"
-
-
-def _answer(error: Exception) -> str:
-    """Return the code that an S3 store gave with a refusal, which s3fs keeps only in the cause; else an empty text."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def _is_bucket_missing(error: Exception) -> bool:
-    return _answer(error) == "NoSuchBucket"
-
-
 def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, FileExistsError) or _answer(error) in REFUSALS
+    return isinstance(error, FileExistsError) or answer_of(error) in REFUSALS
 
 
 def _is_conflict(error: Exception) -> bool:
-    return _answer(error) in CONFLICTS or (isinstance(error, OSError) and error.errno == errno.EBUSY)
+    return answer_of(error) in CONFLICTS or (isinstance(error, OSError) and error.errno == errno.EBUSY)

@@ -1,7 +1,11 @@
-"""Files on any fsspec storage: append to one that nobody sees yet, read ranges, remove a directory."""
+"""Files on any fsspec storage: append to one that nobody sees yet, read ranges, remove a directory; and how to tell a failure.
+
+What a storage other than this machine's disk has acknowledged is looked at once more: some keep a part, or nothing.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +14,7 @@ from typing import IO, Any
 
 import fsspec.core
 
-from zephyr.errors import ChunkMissing
+from zephyr.errors import ChunkMissing, StorageError
 from zephyr.storage.codec import HEADER, frame_length
 
 logger = logging.getLogger(__name__)
@@ -20,6 +24,7 @@ BLOCK_BYTES = 256 * 1024
 REMOTE_BLOCK_BYTES = 1024 * 1024
 """The same for other storage, where each read is a request."""
 REMOVE_ATTEMPTS = 3
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def locate(path: str) -> tuple[Any, str]:
@@ -34,6 +39,67 @@ def is_local(fs: Any) -> bool:
     return "file" in protocols
 
 
+def explained(doing: str, path: str, error: Exception) -> StorageError:
+    """Return the error to raise from one of a storage: what could not be done, where, why, and what to do."""
+    return StorageError(f"cannot {doing} {path}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    if is_bucket_missing(error):
+        return "there is no such bucket. Create it, or correct the path"
+    number = error.errno if isinstance(error, OSError) else None
+    if number in FULL:
+        return "the disk is full. Make room, or choose another place"
+    if isinstance(error, PermissionError) or number == errno.EROFS:
+        return f"not permitted ({error}). Check the credentials, and who may write there"
+    return f"{type(error).__name__}: {error}. Check the storage, and run again"
+
+
+def answer_of(error: Exception) -> str:
+    """Return the code that an S3 store gave with a refusal, which s3fs keeps only in the cause; else an empty text."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def is_bucket_missing(error: Exception) -> bool:
+    """Tell whether a storage has refused because the bucket does not exist."""
+    return answer_of(error) == "NoSuchBucket"
+
+
+def find_length(doing: str, path: str) -> int | None:
+    """Return the bytes of a file as they are now, or None if there is none; ``doing`` says what this is for.
+
+    Raises:
+        StorageError: if that cannot be told.
+    """
+    fs, inner = locate(path)
+    fs.invalidate_cache(inner)
+    try:
+        return int(fs.size(inner))
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise explained(doing, path, error) from error
+
+
+def not_kept(doing: str, path: str, size_bytes: int, found: int | None) -> StorageError:
+    """Return the error to raise when a storage has less than it has acknowledged."""
+    return StorageError(
+        f"cannot {doing} {path}: the storage took {size_bytes} bytes and kept {found or 0}. Check the storage, and run again"
+    )
+
+
+def check_kept(doing: str, path: str, size_bytes: int) -> None:
+    """Make sure that a file on a storage has the bytes that the storage has acknowledged.
+
+    Raises:
+        StorageError: naming it, if it has not or that cannot be told.
+    """
+    found = find_length(doing, path)
+    if found != size_bytes:
+        raise not_kept(doing, path, size_bytes, found)
+
+
 class SpillFile:
     """A file that is appended to; opened at the first write. Its directory must exist already where that matters."""
 
@@ -44,21 +110,52 @@ class SpillFile:
         self._file: IO[bytes] | None = None
 
     def append(self, data: bytes) -> int:
-        """Write ``data`` and return where it starts."""
-        if self._file is None:
-            fs, inner = locate(self.path)
-            # On local disks the job's owner made the directory: a late writer of a removed job must not revive it.
-            self._file = Path(inner).open("wb") if is_local(fs) else fs.open(inner, "wb")  # noqa: SIM115
+        """Write ``data`` and return where it starts.
+
+        Raises:
+            FileNotFoundError: if its directory is gone.
+            StorageError: if the storage refuses.
+        """
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._file.write(data)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise explained("write the chunk", self.path, error) from error
         start = self.length
-        self._file.write(data)
         self.length += len(data)
         return start
 
     def close(self) -> None:
-        """Flush and close. Idempotent."""
+        """Flush and close. Idempotent.
+
+        Raises:
+            StorageError: if the storage refuses, or has not kept all.
+        """
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            file.close()
+        except OSError as error:
+            raise explained("write the chunk", self.path, error) from error
+        if not is_local(locate(self.path)[0]):
+            check_kept("write the chunk", self.path, self.length)
+
+    def abort(self) -> None:
+        """Close it, for nobody will read it. Idempotent."""
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            with suppress(OSError):
+                file.close()
+
+    def _open(self) -> IO[bytes]:
+        fs, inner = locate(self.path)
+        # On local disks the job's owner made the directory: a late writer of a removed job must not revive it.
+        file: IO[bytes] = Path(inner).open("wb") if is_local(fs) else fs.open(inner, "wb")  # noqa: SIM115
+        return file
 
 
 def iter_stored_frames(path: str, start: int, length: int) -> Iterator[tuple[memoryview, str]]:
@@ -67,6 +164,7 @@ def iter_stored_frames(path: str, start: int, length: int) -> Iterator[tuple[mem
     Raises:
         ChunkMissing: if the file is gone.
         ChunkCorrupted: naming path and offset.
+        StorageError: if it cannot be read.
     """
     fs, inner = locate(path)
     block_bytes = BLOCK_BYTES if is_local(fs) else REMOTE_BLOCK_BYTES
@@ -81,6 +179,8 @@ def iter_stored_frames(path: str, start: int, length: int) -> Iterator[tuple[mem
                 block = fs.cat_file(inner, start=at, end=at + size)
             except FileNotFoundError as error:
                 raise ChunkMissing(path) from error
+            except OSError as error:
+                raise explained("read the chunk", path, error) from error
             if not block:
                 break
             buffer, offset, at = buffer[offset:] + block, 0, at + len(block)
@@ -99,12 +199,15 @@ def read_head(path: str, size: int) -> bytes:
 
     Raises:
         ChunkMissing: if it is gone.
+        StorageError: if it cannot be read.
     """
     fs, inner = locate(path)
     try:
         return bytes(fs.cat_file(inner, start=0, end=size))
     except FileNotFoundError as error:
         raise ChunkMissing(path) from error
+    except OSError as error:
+        raise explained("read", path, error) from error
 
 
 def file_length(path: str) -> int:
@@ -112,12 +215,15 @@ def file_length(path: str) -> int:
 
     Raises:
         ChunkMissing: if it is gone.
+        StorageError: if it cannot be read.
     """
     fs, inner = locate(path)
     try:
         return int(fs.size(inner))
     except FileNotFoundError as error:
         raise ChunkMissing(path) from error
+    except OSError as error:
+        raise explained("read the size of", path, error) from error
 
 
 def make_directory(path: str) -> None:
@@ -128,13 +234,19 @@ def make_directory(path: str) -> None:
 
 
 def list_names(path: str) -> list[str]:
-    """Return the names in a directory, sorted; none if there is no such directory."""
+    """Return the names in a directory, sorted; none if there is no such directory.
+
+    Raises:
+        StorageError: if it cannot be listed.
+    """
     fs, inner = locate(path)
     fs.invalidate_cache()  # others write here
     try:
         found = fs.ls(inner, detail=False)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise explained("list", path, error) from error
     return sorted({name.rstrip("/").rpartition("/")[2] for name in found})
 
 
@@ -147,14 +259,15 @@ def remove_empty(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory and what is in it; log, and do not raise, when that cannot be done. Idempotent."""
+    """Remove a directory, or one file, and what is in it; log, and do not raise, when that cannot be done. Idempotent."""
     fs, inner = locate(path)
     failure: OSError | None = None
     fs.invalidate_cache()  # others have written here
     for _ in range(REMOVE_ATTEMPTS):  # a task that is being cancelled may add a file meanwhile
         try:
-            if fs.exists(inner):
-                fs.rm(inner, recursive=True)
+            fs.rm(inner, recursive=True)  # ``exists`` would say no as well when it cannot tell
+            return
+        except FileNotFoundError:
             return
         except OSError as error:
             failure = error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from types import TracebackType
 from typing import Self
 
 from zephyr.config import resolve_base_path
+from zephyr.errors import StorageError
 from zephyr.storage.commit import read_commit
 from zephyr.storage.files import list_names, make_directory, remove_empty, remove_tree
 from zephyr.storage.writer import DEFAULT_SPILL_THRESHOLD_BYTES, ChunkWriter
+
+logger = logging.getLogger(__name__)
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 RECORD = "plan"
@@ -109,15 +113,25 @@ class StorageManager:
     def cleanup(self) -> None:
         """Remove all intermediate data of the job; log what cannot be removed. Idempotent.
 
-        The record of a run goes first: without it nobody takes what is still there for part of a run. What is not of this run
-        stays.
+        The record of a run goes first: without it nobody takes what is still there for part of a run, and while it is there all
+        stays. What is not of this run stays too.
         """
         if self._run_id is None:
             remove_tree(self.job_path)
             return
-        record = read_commit(f"{self.job_path}/{RECORD}")
-        if record is not None and record.startswith(self._run_id.encode()):
-            remove_tree(f"{self.job_path}/{RECORD}")
+        try:
+            self._remove_run(self._run_id.encode())
+        except StorageError as error:
+            logger.warning("could not remove what is left in %s: %s", self.job_path, error)
+
+    def _remove_run(self, run_id: bytes) -> None:
+        path = f"{self.job_path}/{RECORD}"
+        record = read_commit(path)
+        if record is not None and record.startswith(run_id):
+            remove_tree(path)
+            if read_commit(path) is not None:
+                logger.warning("the record %s of a run that has ended is still there; remove %s by hand", path, self.job_path)
+                return
         for name in list_names(self.job_path):
             if name.endswith(self._suffix) or name.startswith("."):  # a driver that was killed while it tried the storage
                 remove_tree(f"{self.job_path}/{name}")

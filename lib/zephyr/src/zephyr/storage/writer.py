@@ -64,7 +64,12 @@ class ChunkWriter:
         self._add(encode_batch(batch))
 
     def finish(self) -> InlineRef | StorageRef:
-        """Return the reference to the chunk; nothing is written for an empty one. Call it once."""
+        """Return the reference to the chunk; nothing is written for an empty one. Call it once.
+
+        Raises:
+            StageError: if an item cannot be pickled.
+            StorageError: if the storage refuses, or has not kept all.
+        """
         if self._pending:
             self._flush()
         self._file.close()
@@ -75,7 +80,7 @@ class ChunkWriter:
     def abort(self) -> None:
         """Release the file without a reference to it. Idempotent."""
         self._frames, self._pending = [], []
-        self._file.close()
+        self._file.abort()
 
     def _flush(self) -> None:
         frame, raw_bytes = encode_frame(self._pending)
