@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 N ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev fmt check test unit contract integration sim chaos load demo bench proto docs clean
+.PHONY: help setup setup-dev fmt check test unit contract integration sim chaos load durability demo bench proto docs clean
 
 help:  ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ chaos: $(VENV)/.setup-dev  ## faults of all kinds on a real cluster for SECONDS=
 
 load: $(VENV)/.setup-dev  ## limits under load at full size (half an hour, 12 GB of disk); ARGS='--only queued clients --json FILE'
 	PYTHONPATH=lib/fray/tests $(BIN)/python -m load $(ARGS)
+
+durability: $(VENV)/.setup-dev  ## the figures of docs/durability.md: hours; ARGS='--only restart', '--seeds 2000'
+	$(BIN)/python benchmarks/durability.py $(ARGS)
 
 bench: $(VENV)/.setup  ## measure against Ray and Dask side by side, in environments of their own
 	$(BIN)/python benchmarks/run.py $(ARGS)

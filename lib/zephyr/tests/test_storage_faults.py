@@ -215,7 +215,7 @@ def rows_are_right(storage: FaultyStorage, whole: Whole) -> bool:
 # A task on a thread that is cancelled is interrupted anywhere, also right after it has opened a file.
 @pytest.mark.filterwarnings("ignore:(?s).*unclosed file:pytest.PytestUnraisableExceptionWarning")
 @unit
-@pytest.mark.parametrize("seed", range(4 * SAMPLES))
+@pytest.mark.parametrize("seed", range(3 * SAMPLES))
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_run_that_meets_many_faults_is_right_or_says_where(
     seed: int, resume: bool, whole: Whole, storage: FaultyStorage, ctx: JobContext
@@ -304,14 +304,14 @@ def test_another_run_that_cannot_take_files_out_of_the_manifest_is_named_and_rep
 
 
 @unit
-def test_a_manifest_with_any_bit_flipped_says_the_same_or_is_refused(
+def test_a_manifest_with_a_bit_flipped_says_the_same_or_is_refused(
     whole: Whole, storage: FaultyStorage, sync: JobContext
 ) -> None:
     run(storage, sync)
     path = Path(storage.target) / "out" / "_manifest.json"
     right, data = read_manifest(str(path.parent)), path.read_bytes()
     refused = 0
-    for number in range(len(data)):
+    for number in range(0, len(data), 3):
         path.write_bytes(data[:number] + bytes([data[number] ^ 1]) + data[number + 1 :])
         try:
             assert read_manifest(str(path.parent)).writes == right.writes
@@ -319,7 +319,7 @@ def test_a_manifest_with_any_bit_flipped_says_the_same_or_is_refused(
             assert str(path) in str(error)
             assert "emove" in str(error) or "knows 1" in str(error)
             refused += 1
-    assert refused > len(data) / 2
+    assert refused > len(data) / 6
 
 
 @unit
@@ -451,7 +451,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @integration
-@pytest.mark.parametrize("room", range(0, 500_000, 30_000))
+@pytest.mark.parametrize("room", range(0, 500_000, 60_000))
 def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(small_disk: Path, room: int, sync: JobContext) -> None:
     def rows(shard: int) -> list[dict[str, Any]]:
         rng = random.Random(shard)

@@ -31,7 +31,7 @@ unit = pytest.mark.unit
 integration = pytest.mark.integration
 
 K = StorageFaultKind
-SEEDS = int(os.environ.get("FRAY_STORAGE_SEEDS", "40"))
+SEEDS = int(os.environ.get("FRAY_STORAGE_SEEDS", "25"))
 LARGE = bytes(range(256)) * 2000
 """More than travels inline, and other bytes when it is reversed."""
 WRITES = [K.ERROR, K.ERROR_AFTER, K.ERROR_HALFWAY, K.TRUNCATE, K.FLIP, K.LOSE, K.DELAY]
@@ -417,7 +417,7 @@ def test_checkpoints_of_random_lives_on_a_faulty_storage_are_the_newest_or_an_er
         outcomes += lives.outcomes
         struck += storage.count_faults()
     assert {"refused", "saved", "named", "restored"} <= set(outcomes), outcomes
-    if SEEDS >= 40:
+    if SEEDS >= 25:
         assert {kind for kind, _ in struck} == {*WRITES, *READS, *REMOVALS, *LISTS}
 
 
