@@ -25,6 +25,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "durability"
 PAGE = ROOT / "docs" / "durability.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 PARTS = ("simulation", "chaos", "restart", "load")
+FAILED: list[str] = []
+"""Parts that found something that does not hold."""
 SIZES = (1_000, 10_000, 100_000)
 
 
@@ -51,13 +53,15 @@ def main() -> None:
         path = str(ROOT / "lib/fray/tests")
         _run("load", "-m", "load", "--json", str(RESULTS / "load.json"), PYTHONPATH=path)
     _write_page(_render())
+    if FAILED:
+        sys.exit(f"{', '.join(FAILED)}: something does not hold; see above")
 
 
 def _run(what: str, *arguments: str, **env: str) -> None:
     print(f"{what}: {' '.join(arguments)}", flush=True)
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env={**os.environ, **env}, check=False)
     if done.returncode:
-        sys.exit(f"{what} found something that does not hold: see above; the table was not written")
+        FAILED.append(what)
 
 
 # --- restarts
@@ -176,18 +180,36 @@ def _simulation(found: dict[str, Any]) -> list[str]:
 
 
 def _chaos(found: dict[str, Any]) -> list[str]:
-    return ["### Chaos with real processes", "", *_table(("what", "figure"), [(k, _flat(v)) for k, v in found.items()])]
+    pace, problems = found["settings"]["pace"], found["problems"]
+    rows = [
+        ("seconds under faults, seed", f"{pace['seconds']:g}, {found['settings']['seed']}"),
+        ("workloads", ", ".join(found["settings"]["workloads"])),
+        ("problems", len(problems)),
+        *found["figures"].items(),
+        ("faults injected", _join(found["faults"])),
+        *((f"seconds: {name}", _join(values)) for name, values in found["times"].items() if values),
+        *((name, _join(found[name])) for name in found if name not in ("settings", "problems", "figures", "faults", "times")),
+    ]
+    return ["### Chaos with real processes", "", *_table(("what", "figure"), rows)]
 
 
-def _load(found: dict[str, Any]) -> list[str]:
-    rows = [(name, _flat(figures)) for name, figures in found.items()]
-    return ["### Limits under load", "", *_table(("case", "figures"), rows)]
+def _load(found: list[dict[str, Any]]) -> list[str]:
+    rows = []
+    for report in found:
+        sizes = ", ".join(f"{name} {_show(value)}" for name, value in report["sizes"].items())
+        rows += [(f"{report['scenario']} ({sizes})", "", "")]
+        for figure in report["figures"]:
+            bound = "" if figure["at_most"] is None else f"at most {_show(figure['at_most'])}"
+            bound += "" if figure["at_least"] is None else f"{', ' if bound else ''}at least {_show(figure['at_least'])}"
+            kept = bound and f"{bound}{'' if figure['kept'] else ': NOT KEPT'}"
+            rows.append((f"- {figure['name']}", f"{_show(figure['value'])} {figure['unit']}".strip(), kept))
+    return ["### Limits under load", "", *_table(("what", "figure", "bound"), rows)]
 
 
-def _flat(value: Any) -> Any:
+def _join(value: Any) -> Any:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_show(_flat(inner))}" for name, inner in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else value
+        return ", ".join(f"{name} {_show(inner)}" for name, inner in value.items())
+    return value
 
 
 def _restart(found: dict[str, dict[str, float]]) -> list[str]:
