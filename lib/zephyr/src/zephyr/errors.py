@@ -78,7 +78,10 @@ class ChunkMissing(StorageError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"the chunk {self.path} is missing: its job has ended, or its directory was removed. Run the dataset again"
+        return (
+            f"the chunk {self.path} is missing: its job has ended, or its directory was removed. Run the dataset again; if it "
+            "repeats with resume=True, remove the run's directory to begin anew"
+        )
 
 
 class ChunkCorrupted(StorageError):
@@ -90,7 +93,10 @@ class ChunkCorrupted(StorageError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the chunk {self.where} is damaged: {self.reason}. Run the dataset again; if it repeats, check the storage"
+        return (
+            f"the chunk {self.where} is damaged: {self.reason}. Run the dataset again; if it repeats, check the storage, and "
+            "with resume=True remove the run's directory to begin anew"
+        )
 
 
 class OutputConflict(StorageError):

@@ -64,8 +64,8 @@ class RunWriter:
         return [*self._spilled, *self._held]
 
     def close(self) -> None:
-        """Release the file. Idempotent."""
-        self._file.close()
+        """Release the file, finished or not. Idempotent."""
+        self._file.abort()
 
     def _spill(self) -> None:
         for partition, ref in self._held:
