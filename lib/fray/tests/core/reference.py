@@ -64,6 +64,10 @@ class Job:
     def fits(self, room: Mapping[str, float]) -> bool:
         return all(room.get(name, 0.0) >= amount - EPS for name, amount in self.spec.shape)
 
+    def trouble(self) -> int:
+        """Return how much of its budgets is used."""
+        return self.failures + self.losses + self.kills + self.restarts
+
     def life(self) -> str:
         """Return what the actor tells of itself."""
         if self.phase == "ended":
@@ -301,8 +305,8 @@ class Reference:
         for name, job in self.jobs.items():
             if job.phase == "delayed":
                 yield job.between[1], "back-off", name
-            waits = job.phase != "ended" and not job.stopping and not job.constructed
-            if waits and job.spec.deadline_s is not None:
+            waits = job.phase == "delayed" or (job.phase != "ended" and not job.stopping)
+            if waits and not job.constructed and job.spec.deadline_s is not None:
                 yield job.accepted_at + job.spec.deadline_s, "deadline", name
 
     # --- what follows
@@ -346,7 +350,7 @@ class Reference:
             job.stopping = kind
             self.orders.stop.add((job.worker, job.spec.id, job.attempt))
         elif job.phase not in ("assigned", "ended"):
-            self._end(job, [(kind, b"")], now)
+            self._end(job, [(kind, b""), *([(job.stopping, b"")] if job.stopping else [])], now)
 
     def _judge(self, job: Job, outcome: Outcome, now: float) -> None:
         kind, actor = outcome.kind, job.spec.actor

@@ -228,8 +228,8 @@ class Controller:
             self.exchange.relay(some)
         now, life = self._world.now, self._life
         is_repeated = 0 < request.batch <= self.state.sessions[session].last_batch
-        if request.tasks and not is_repeated:
-            for spec in request.tasks:
+        if request.tasks:
+            for spec in () if is_repeated else request.tasks:
                 refusal = find_refusal(self.state, self.state.sessions[session], 1, len(spec.payload))
                 if refusal is not None:
                     raise Rejected("no room")

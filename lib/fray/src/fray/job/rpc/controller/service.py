@@ -88,11 +88,11 @@ class ControllerService(ControllerProtocol):
             driver.relay(calls)
         for function in request.functions:
             driver.functions.add(session.id, _checked(function.function_id, "function_id"), function.code)
-        if (
-            request.tasks and not 0 < request.batch <= session.last_batch
-        ):  # a repetition is answered, even when there is no room
-            self._check_saving()
-            specs = [self._spec(spec, session) for spec in request.tasks]
+        if request.tasks:
+            specs: list[TaskSpec] = []
+            if not 0 < request.batch <= session.last_batch:  # a repetition is answered, even when there is no room
+                self._check_saving()
+                specs = [self._spec(spec, session) for spec in request.tasks]
             driver.post(ev.TasksSubmitted(driver.now(), session.id, specs, request.batch))
         if request.cancel:
             driver.post(ev.CancelRequested(driver.now(), [TaskId(task) for task in request.cancel], "cancelled by its client"))
