@@ -123,6 +123,7 @@ def test_a_failure_told_by_a_worker_in_another_language_is_retried(cluster: Loca
                     await client.call(method, outcome)
                 if len(attempts) == 2:
                     break
+        await client.call("report", pb.ReportRequest(incarnation="foreign.1", leaving=True))
         await client.close()
         return attempts
 

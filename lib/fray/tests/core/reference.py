@@ -47,6 +47,8 @@ class Job:
     short_lives: int = 0
     stopping: str = ""
     """How it will end when its worker has stopped it."""
+    late: bool = False
+    """Whether its deadline is over."""
     lent: bool = False
     """Whether it waits for others, and has lent its place."""
     between: tuple[float, float] = (0.0, 0.0)
@@ -281,6 +283,7 @@ class Reference:
             if when > event.now:
                 return
             if what == "deadline":
+                self.jobs[whom].late = True
                 self._stop(self.jobs[whom], "timeout", event.now)
             elif what == "session":
                 self._close(whom, event.now)
@@ -305,7 +308,7 @@ class Reference:
         for name, job in self.jobs.items():
             if job.phase == "delayed":
                 yield job.between[1], "back-off", name
-            waits = job.phase == "delayed" or (job.phase != "ended" and not job.stopping)
+            waits = job.phase != "ended" and not job.late
             if waits and not job.constructed and job.spec.deadline_s is not None:
                 yield job.accepted_at + job.spec.deadline_s, "deadline", name
 

@@ -13,7 +13,7 @@ import dataclasses
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from fray.job.rpc.worker import core as wc
 from fray.testing.simulation.disk import Disk
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 sys.path.insert(0, str(Path(__file__).parent))
 from reference import EPS, Reference, View, end_of
@@ -78,6 +78,25 @@ IDLE_EVENTS = (
 
 pick = st.integers(0, 1000)
 some = st.lists(st.integers(0, 1000), min_size=1, max_size=3)
+
+
+def can(weight: int = 1, **draws: Any) -> Callable[[Any], Any]:
+    """Say what a step of a machine draws, and how often it is to come compared with others."""
+
+    def mark(step: Any) -> Any:
+        step.draws = (weight, draws)
+        return step
+
+    return mark
+
+
+def steps(*machines: Mapping[str, Any]) -> Any:
+    """Return a strategy for any step of some machines: one rule for all, as rules are switched off for whole histories."""
+    found = {name: part.draws for machine in machines for name, part in machine.items() if hasattr(part, "draws")}
+    choices = [
+        st.tuples(st.just(name), st.fixed_dictionaries(draws)) for name, (weight, draws) in found.items() for _ in range(weight)
+    ]
+    return st.one_of(choices)
 
 
 def observe(state: State) -> View:
@@ -247,29 +266,30 @@ class AgainstReference(RuleBasedStateMachine):
         self.open_session(0, False)
         self.register(1, 1, True)
 
-    @precondition(lambda self: len(self.reference.sessions) < 4)
-    @rule(parent=st.integers(0, 5), watch=st.booleans())
+    @can(parent=st.integers(0, 5), watch=st.booleans())
     def open_session(self, parent: int, watch: bool) -> None:
+        if len(self.reference.sessions) > 3:
+            return
         name = ANONYMOUS_SESSION if parent == 5 else f"s{self.count}"
         above = [key for key, lease in self.reference.sessions.items() if not lease.detached]
         self.post(ev.SessionOpened, name, parent=self.choose(above, parent) if parent < 2 else None, anonymous=parent == 5)
         if watch:
             self.post(ev.SessionWatched, name)
 
-    @rule(index=pick, comes=st.booleans())
+    @can(index=pick, comes=st.booleans())
     def watch(self, index: int, comes: bool) -> None:
         session = self.choose(self.reference.sessions, index)
         if session is not None:
             self.post(ev.SessionWatched if comes else ev.SessionUnwatched, session)
 
-    @rule(index=pick, really=st.integers(0, 3))
+    @can(index=pick, really=st.integers(0, 3))
     def close_session(self, index: int, really: int) -> None:
         names = [name for name, lease in self.reference.sessions.items() if not (lease.anonymous or lease.detached)]
         session = self.choose(names, index)
         if session is not None and not really:
             self.post(ev.SessionClosed, session)
 
-    @rule(index=pick, share=st.integers(0, 3))
+    @can(2, index=pick, share=st.integers(0, 3))
     def acknowledge(self, index: int, share: int) -> None:
         session = self.choose([name for name, lease in self.reference.sessions.items() if not lease.anonymous], index)
         if session is not None:
@@ -278,7 +298,8 @@ class AgainstReference(RuleBasedStateMachine):
 
     # --- tasks
 
-    @rule(
+    @can(
+        6,
         index=pick,
         count=st.integers(1, 4),
         shape=st.sampled_from(SHAPES),
@@ -314,14 +335,15 @@ class AgainstReference(RuleBasedStateMachine):
         specs = [TaskSpec(name, session, function, function, **options) for name in names]  # type: ignore[arg-type]
         self.post(ev.TasksSubmitted, session, specs, self.batches[session])
 
-    @rule(indexes=some)
+    @can(indexes=some)
     def cancel(self, indexes: list[int]) -> None:
         names = [self.choose(self.reference.jobs, index) or "unknown" for index in indexes]
         self.post(ev.CancelRequested, names)
 
     # --- actors
 
-    @rule(
+    @can(
+        2,
         index=pick,
         shape=st.sampled_from([(), (), (("cpu", 1.0),)]),
         name=st.sampled_from(["", "n", "m"]),
@@ -340,7 +362,7 @@ class AgainstReference(RuleBasedStateMachine):
         spec = TaskSpec(actor, owner, "class", "class", **options)  # type: ignore[arg-type]
         self.post(ev.ActorRequested, session, spec)
 
-    @rule(session=pick, actor=pick)
+    @can(session=pick, actor=pick)
     def watch_actor(self, session: int, actor: int) -> None:
         actors = [name for name, job in self.reference.jobs.items() if job.spec.actor is not None]
         who, whom = self.choose(self.reference.sessions, session), self.choose(actors, actor)
@@ -349,15 +371,16 @@ class AgainstReference(RuleBasedStateMachine):
 
     # --- workers
 
-    @precondition(lambda self: len(self.crowd.ids) < 14)
-    @rule(worker=pick, capacity=pick, attach=st.booleans())
+    @can(worker=pick, capacity=pick, attach=st.booleans())
     def register(self, worker: int, capacity: int, attach: bool) -> None:
+        if len(self.crowd.ids) > 13:
+            return
         incarnation = self.crowd.begin(self.choose(WORKER_IDS, worker))
         self.post(ev.WorkerRegistered, incarnation, self.crowd.ids[incarnation], self.choose(CAPACITIES, capacity))
         if attach:
             self.post(ev.WorkerAttached, incarnation)
 
-    @rule(index=pick, keep=st.integers(0, 15))
+    @can(2, index=pick, keep=st.integers(0, 15))
     def attach(self, index: int, keep: int) -> None:
         """Attach, again perhaps; some of the attempts on their way to it were lost."""
         worker = self.choose(self.crowd.ids, index)
@@ -365,13 +388,13 @@ class AgainstReference(RuleBasedStateMachine):
         self.crowd.has[worker] = {attempt: self.crowd.has[worker][attempt] for attempt in held}
         self.post(ev.WorkerAttached, worker, held)
 
-    @rule(index=pick, kind=st.sampled_from([ev.WorkerDetached, ev.WorkerDetached, ev.WorkerLeft]))
+    @can(index=pick, kind=st.sampled_from([ev.WorkerDetached, ev.WorkerDetached, ev.WorkerLeft]))
     def lose_touch(self, index: int, kind: type[Any]) -> None:
         worker = self.choose(self.reference.hosts, index)
         if worker is not None:
             self.post(kind, worker)
 
-    @rule(index=pick)
+    @can(index=pick)
     def flap(self, index: int) -> None:
         """Lose touch, come back with everything, and lose touch again."""
         worker = self.choose(self.reference.usable(), index)
@@ -380,7 +403,9 @@ class AgainstReference(RuleBasedStateMachine):
                 self.post(kind, worker, *([list(self.crowd.has[worker])] if kind is ev.WorkerAttached else []))
                 self.now += 0.9
 
-    @rule(index=pick, which=some, kinds=st.lists(st.sampled_from([*OutcomeKind, OutcomeKind.FINISHED]), min_size=3, max_size=3))
+    @can(
+        4, index=pick, which=some, kinds=st.lists(st.sampled_from([*OutcomeKind, OutcomeKind.FINISHED]), min_size=3, max_size=3)
+    )
     def report(self, index: int, which: list[int], kinds: list[OutcomeKind]) -> None:
         """Tell how some attempts have ended."""
         worker = self.choose([name for name, has in self.crowd.has.items() if has], index)
@@ -394,7 +419,7 @@ class AgainstReference(RuleBasedStateMachine):
         self.crowd.drop(worker, outcomes)
         self.post(ev.WorkerReported, worker, list(outcomes.values()))
 
-    @rule(kind=st.sampled_from([OutcomeKind.CRASHED, OutcomeKind.FAILED, OutcomeKind.TIMEOUT]), luck=st.integers(0, 3))
+    @can(3, kind=st.sampled_from([OutcomeKind.CRASHED, OutcomeKind.FAILED, OutcomeKind.TIMEOUT]), luck=st.integers(0, 3))
     def go_wrong_again(self, kind: OutcomeKind, luck: int) -> None:
         """Let the attempt end badly whose task has had the most trouble: budgets are used up to the last."""
         ours = [(worker, *attempt) for worker, has in self.crowd.has.items() for attempt in has]
@@ -404,7 +429,7 @@ class AgainstReference(RuleBasedStateMachine):
             spec = self.crowd.has[worker].pop((task, attempt))
             self.post(ev.WorkerReported, worker, [self.outcome(spec, attempt, kind, luck and 2)])
 
-    @rule(index=pick)
+    @can(3, index=pick)
     def finish(self, index: int) -> None:
         """Let a worker finish all that it has, and the clients take note."""
         worker = self.choose([name for name, has in self.crowd.has.items() if has], index)
@@ -422,7 +447,7 @@ class AgainstReference(RuleBasedStateMachine):
         payload = f"{kind.value} {spec.id} {attempt}".encode() if kind in (OutcomeKind.FINISHED, OutcomeKind.FAILED) else b""
         return Outcome(spec.id, attempt, kind, payload, retryable=luck % 2 == 0, run_s=RUN_S.get(spec.function_id, 0.0))
 
-    @rule(index=pick, lent=some, back=some, created=some)
+    @can(3, index=pick, lent=some, back=some, created=some)
     def tell(self, index: int, lent: list[int], back: list[int], created: list[int]) -> None:
         """Tell what waits for other tasks, what goes on, and which actors are constructed."""
         worker = self.choose([name for name, has in self.crowd.has.items() if has], index)
@@ -434,13 +459,13 @@ class AgainstReference(RuleBasedStateMachine):
         waits, goes = ({self.choose(has, place) for place in places} for places in (lent, back))
         self.post(ev.WorkerReported, worker, (), sorted(waits - goes), sorted(goes), created=sorted(made))
 
-    @rule(index=pick)
+    @can(index=pick)
     def drain(self, index: int) -> None:
         worker = self.choose(self.reference.hosts, index)
         if worker is not None:
             self.post(ev.WorkerReported, worker, draining=True)
 
-    @rule(index=pick, kind=st.sampled_from(list(OutcomeKind)))
+    @can(index=pick, kind=st.sampled_from(list(OutcomeKind)))
     def report_late(self, index: int, kind: OutcomeKind) -> None:
         """Tell of an attempt that is not current any more: nothing may change but when its worker was heard of."""
         stale = [past for past in self.crowd.past if self.reference.current(*past) is None]
@@ -456,8 +481,7 @@ class AgainstReference(RuleBasedStateMachine):
         assert dump(self.state) == before, "a stale report has changed something"
         assert self.state.stats["stale reports refused"] == refused + 1
 
-    @precondition(lambda self: len(self.log) > 5)
-    @rule(index=pick)
+    @can(index=pick)
     def repeat_late(self, index: int) -> None:
         """Deliver something of long ago once more."""
         event = self.choose([event for event in self.log if isinstance(event, REPEATABLE_LATE)], index)
@@ -468,7 +492,7 @@ class AgainstReference(RuleBasedStateMachine):
 
     # --- time
 
-    @rule(seconds=st.sampled_from([0.2, 0.7, 1.3, 2.9, 5.1]), silent=st.booleans())
+    @can(4, seconds=st.sampled_from([0.2, 0.7, 1.3, 2.9, 5.1]), silent=st.booleans())
     def pass_time(self, seconds: float, silent: bool) -> None:
         """Let time pass as the driver does: the timer fires when it says; workers are silent, or heard of at the beginning."""
         if not silent:
@@ -482,6 +506,11 @@ class AgainstReference(RuleBasedStateMachine):
         self.now = until
         self.feed(ev.TimePassed(self.now))
         self.settle()
+
+    @rule(step=steps(locals()))
+    def step(self, step: tuple[str, dict[str, Any]]) -> None:
+        name, draws = step
+        getattr(self, name)(**draws)
 
 
 # --- a controller that is restarted
@@ -512,7 +541,7 @@ class Replayed(AgainstReference):
             assert saved[what] == known[what], f"{what}: saved is {saved[what]}, known was {known[what]}"
         return effects
 
-    @rule()
+    @can()
     def go_on_in_both(self) -> None:
         """Let all workers come back to both, and everything run to its end: the outcomes are the same."""
         self.settle()
@@ -524,6 +553,11 @@ class Replayed(AgainstReference):
         before = Rest(copy.deepcopy(self.state), self.now, has, runs).run()
         for name in after.keys() | before.keys():
             assert after.get(name) == before.get(name), f"{name}: {after.get(name)} after a restart, {before.get(name)} without"
+
+    @rule(step=steps(vars(AgainstReference), locals()))
+    def step(self, step: tuple[str, dict[str, Any]]) -> None:
+        name, draws = step
+        getattr(self, name)(**draws)
 
     def start_again(self) -> State:
         """Return what a controller knows that was started from the disk; its clock begins somewhere else."""
@@ -845,7 +879,8 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         self.machines[number].ready = True
         self.take(self.core.executor_ready(self.now, number))
 
-    @rule(
+    @can(
+        4,
         count=st.integers(1, 9),
         function=st.sampled_from(["short", "short", "short", "long"]),
         shape=st.sampled_from(WORKER_SHAPES),
@@ -872,7 +907,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
                 self.may_end[item.task, item.attempt] = {OutcomeKind.RETURNED}
         self.take(self.core.receive(self.now, items))
 
-    @rule(index=st.integers(0, 1000))
+    @can(index=st.integers(0, 1000))
     def receive_again(self, index: int) -> None:
         """The same attempt comes once more, and is not run once more."""
         if self.open:
@@ -880,7 +915,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             again = wc.Item(item.task, item.attempt, item.function_id, item.shape, item.timeout, None)
             self.take(self.core.receive(self.now, [again]))
 
-    @rule(index=st.integers(0, 1000))
+    @can(index=st.integers(0, 1000))
     def receive_newer(self, index: int) -> None:
         """A newer attempt of a task that is here: the controller has given the older one up."""
         ours = [item for item in self.open.values() if not item.direct]
@@ -893,13 +928,13 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             self.may_end.setdefault((item.task, item.attempt), set()).add(OutcomeKind.CANCELLED)
             self.take(self.core.receive(self.now, [newer]))
 
-    @rule(index=st.integers(0, 1000))
+    @can(3, index=st.integers(0, 1000))
     def executor_starts(self, index: int) -> None:
         starting = [number for number, machine in self.machines.items() if not machine.ready]
         if starting:
             self.start_executor(starting[index % len(starting)])
 
-    @rule(index=st.integers(0, 1000), count=st.integers(1, 3), kind=st.sampled_from(ENDS))
+    @can(4, index=st.integers(0, 1000), count=st.integers(1, 3), kind=st.sampled_from(ENDS))
     def executor_answers(self, index: int, count: int, kind: OutcomeKind) -> None:
         """An executor has done the first of what it was given, perhaps more."""
         number = self.some_machine(index, True)
@@ -920,7 +955,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         machine.given = machine.given[count:]
         self.take(self.core.outcomes(self.now, number, outcomes))
 
-    @rule(index=st.integers(0, 1000))
+    @can(index=st.integers(0, 1000))
     def executor_gives_back(self, index: int) -> None:
         """An executor returns what it has not begun."""
         number = self.some_machine(index, True)
@@ -944,7 +979,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             elif self.core.draining:
                 self.may_end[key] = {OutcomeKind.RETURNED}
 
-    @rule(index=st.integers(0, 1000), wanted=st.booleans())
+    @can(2, index=st.integers(0, 1000), wanted=st.booleans())
     def executor_dies(self, index: int, wanted: bool) -> None:
         """An executor ends: one that was ordered to, or any."""
         numbers = [number for number, machine in self.machines.items() if machine.killed or not wanted]
@@ -971,14 +1006,14 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             for ends in self.may_end.values():
                 ends.discard(OutcomeKind.RETURNED)
 
-    @rule(index=st.integers(0, 1000))
+    @can(index=st.integers(0, 1000))
     def stop(self, index: int) -> None:
         if self.open:
             task, attempt = list(self.open)[index % len(self.open)]
             self.may_end.setdefault((task, attempt), set()).add(OutcomeKind.CANCELLED)
             self.take(self.core.stop(self.now, task, attempt))  # type: ignore[arg-type]
 
-    @rule(index=st.integers(0, 1000))
+    @can(index=st.integers(0, 1000))
     def hand_back(self, index: int) -> None:
         if self.open:
             task, attempt = list(self.open)[index % len(self.open)]
@@ -990,7 +1025,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             self.take(self.core.time_passed(self.now))
             assert begun or (task, attempt) in self.ended
 
-    @rule(index=st.integers(0, 1000), waits=st.booleans())
+    @can(index=st.integers(0, 1000), waits=st.booleans())
     def wait(self, index: int, waits: bool) -> None:
         """The first attempt of an executor waits for other tasks, or goes on."""
         number = self.some_machine(index, True)
@@ -1009,7 +1044,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         self.waiting.discard((item.task, item.attempt))
         self.take(self.core.unblocked(self.now, item.task))
 
-    @rule(chance=st.integers(0, 9))
+    @can(chance=st.integers(0, 9))
     def drain(self, chance: int) -> None:
         if chance == 0:
             begun = {item.task for machine in self.machines.values() for item in machine.given}
@@ -1021,7 +1056,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
 
     # --- telling
 
-    @rule(limit=st.integers(1, 5), answered=st.booleans())
+    @can(limit=st.integers(1, 5), answered=st.booleans())
     def report(self, limit: int, answered: bool) -> None:
         """Report; the answer may be lost, or come late."""
         report = self.core.report(limit)
@@ -1031,9 +1066,10 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         if answered:
             self.answer(len(self.reports) - 1)
 
-    @precondition(lambda self: self.reports)
-    @rule(index=st.integers(0, 1000))
+    @can(index=st.integers(0, 1000))
     def answer(self, index: int) -> None:
+        if not self.reports:
+            return
         report = self.reports.pop(index % len(self.reports))
         for outcome, _ in report.outcomes:
             key = (outcome.task, outcome.attempt)
@@ -1043,7 +1079,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         self.core.acknowledge(report)
         self.look()
 
-    @rule(back=st.integers(0, 3))
+    @can(back=st.integers(0, 3))
     def saved(self, back: int) -> None:
         """The controller has saved what was told up to some report."""
         upto = self.core.report(0).number - back
@@ -1054,7 +1090,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         self.core.forget(upto)
         self.look()
 
-    @rule()
+    @can()
     def tell_again(self) -> None:
         """The controller was restarted: what it had not saved is told once more."""
         self.untold |= self.unsaved.keys()
@@ -1062,7 +1098,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         self.core.tell_again()
         self.look()
 
-    @rule(seconds=st.sampled_from([0.001, 0.06, 0.5, 1.1]))
+    @can(seconds=st.sampled_from([0.001, 0.06, 0.5, 1.1]))
     def pass_time(self, seconds: float) -> None:
         """Let time pass as the agent does; what is out of time is interrupted, then killed, when it is and not before."""
         until = self.now + seconds
@@ -1098,6 +1134,11 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
 
     def actors(self) -> set[str]:
         return {item.task for item in self.open.values() if item.actor}
+
+    @rule(step=steps(locals()))
+    def step(self, step: tuple[str, dict[str, Any]]) -> None:
+        name, draws = step
+        getattr(self, name)(**draws)
 
     def teardown(self) -> None:
         """Let everything come to an end: nothing is left."""
