@@ -19,7 +19,7 @@ from fray.job.rpc.controller.core.model import ErrorKind, Limits, Outcome, Outco
 
 FINISHED = "finished"
 EPS = 1e-6
-SHORT_S, AHEAD_S, STUCK_S, LONG_LIFE_S = 0.1, 0.05, 1.0, 60.0
+SHORT_S, AHEAD_S, STUCK_S, LONG_LIFE_S, LOST_S = 0.1, 0.05, 1.0, 60.0, 0.3
 NEVER = float("inf")
 OVER = ("finished", "failed", "cancelled")
 
@@ -608,7 +608,8 @@ class Reference:
                 other for other in ahead if other.spec.priority == job.spec.priority and other.spec.shape == job.spec.shape
             ]
             slots = min((self.hosts[worker].capacity.get(what, 0.0) // amount for what, amount in job.spec.shape), default=1)
-            assert len(alike) * run_s <= max(AHEAD_S, run_s) * max(1, slots) + EPS, f"{worker} has {len(alike)} ahead"
+            ahead_s = sum(self.run_s[other.spec.function_id] for other in alike)
+            assert ahead_s <= max(AHEAD_S, run_s) * max(1, slots) + EPS, f"{worker} has {ahead_s} s ahead"
         names = {job.spec.id for job in ahead}
         left = self.ran.get(worker, set()) - view.running
         dropped = self.were_ahead.get(worker, set()) - view.running - names

@@ -228,6 +228,8 @@ class Worker(Member):
             self.perform(self.core.stop(now, task, attempt))
         for task, attempt in commands.reclaim:
             self.core.hand_back(task, attempt)
+        if commands.reclaim:
+            self.perform(self.core.time_passed(now))
         self.after_change()
 
     def _beat(self) -> None:

@@ -263,6 +263,8 @@ class Agent:
             self._perform(self._core.stop(now, TaskId(ref.task_id), ref.attempt))
         for ref in commands.reclaim:
             self._core.hand_back(TaskId(ref.task_id), ref.attempt)
+        if commands.reclaim:
+            self._perform(self._core.time_passed(now))  # begins what stood behind them
         for function_id in commands.forget_functions:
             self._functions.pop(function_id, None)
         self._after_change()

@@ -78,7 +78,9 @@ def _fire_timers(state: State, now: float, out: list[Effect]) -> None:
                     placement.enqueue(state, task)
         elif what == "deadline":
             task = state.tasks.get(TaskId(whom))
-            if task is not None and not task.state.is_final and (task.actor is None or not task.actor.was_constructed):
+            if task is None or task.state.is_final or task.cancelling is not None:
+                continue
+            if task.actor is None or not task.actor.was_constructed:
                 pending = explain_pending(state, task, now)
                 text = f"{task.spec.name} did not end within its deadline of {task.spec.deadline_s:g} s"
                 text += f": it {pending}" if pending else ""
