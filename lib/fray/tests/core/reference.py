@@ -156,7 +156,7 @@ class Reference:
         self.shapes: set[Shape] = set()
         self.ran: dict[str, set[str]] = {}
         """What occupied its place on which worker before the event."""
-        self.were_ahead: dict[str, set[str]] = {}
+        self.were_ahead: dict[str, set[tuple[str, int]]] = {}
         """What had been given to which worker ahead of a free place before the event."""
         self.kept: dict[str, Shape] = {}
         """For whom workers were kept free before the event."""
@@ -610,14 +610,14 @@ class Reference:
             slots = min((self.hosts[worker].capacity.get(what, 0.0) // amount for what, amount in job.spec.shape), default=1)
             ahead_s = sum(self.run_s[other.spec.function_id] for other in alike)
             assert ahead_s <= max(AHEAD_S, run_s) * max(1, slots) + EPS, f"{worker} has {ahead_s} s ahead"
-        names = {job.spec.id for job in ahead}
         left = self.ran.get(worker, set()) - view.running
-        dropped = self.were_ahead.get(worker, set()) - view.running - names
+        here = {(job.spec.id, job.attempt) for job in self.jobs_of(worker) if not job.lent}
+        dropped = self.were_ahead.get(worker, set()) - here  # those behind them may count as ahead a little longer
         if ahead and left and not dropped:
             top = max(job.spec.priority for job in ahead)
             first = next(job for job in ahead if job.spec.priority == top)
             assert not first.fits(self.free(worker, view)), f"{first.spec.id} could run on {worker}, and counts as ahead"
-        self.were_ahead[worker] = names
+        self.were_ahead[worker] = {(job.spec.id, job.attempt) for job in ahead}
 
     def _check_order_of_places(self) -> None:
         waiting = [job for job in self.jobs.values() if job.phase == "queued"]
