@@ -635,8 +635,8 @@ class Reference:
         moved = {job.spec.shape for job in self.orders.started}
         self.stuck = {shape: when for shape, when in self.stuck.items() if shape in waiting and shape not in moved}
         for worker, shape in view.reserved.items():
-            assert shape in waiting | moved, f"{worker} is kept free for {shape}, which nobody waits for"
             old = self.kept.get(worker) == shape
+            assert shape in waiting | moved or (idle and old), f"{worker} is kept free for {shape}, which nobody waits for"
             assert old or shape in moved or now - self.stuck.get(shape, now) >= STUCK_S - EPS, (
                 f"{worker} is kept free for {shape} too early"
             )

@@ -17,7 +17,13 @@ import pytest
 from fray import JobContext
 from zephyr import Backend, Dataset, PlanError, TooManyBadRecords, col, lit
 
-pytestmark = pytest.mark.unit
+# What is under way on a thread when a run fails is interrupted, and the interrupt may come between the opening of a file and the
+# ``with`` that closes it: then the collector closes it. On processes it cannot be so.
+pytestmark = [
+    pytest.mark.unit,
+    pytest.mark.filterwarnings("ignore:(?s).*_io.FileIO.*unclosed file:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:(?s)Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning"),
+]
 
 BAD = (3, 14)
 GOOD = [n for n in range(20) if n not in BAD]
