@@ -17,8 +17,8 @@ import pytest
 from fray import JobContext
 from zephyr import Backend, Dataset, PlanError, TooManyBadRecords, col, lit
 
-# What is under way on a thread when a run fails is interrupted, and the interrupt may come between the opening of a file and the
-# ``with`` that closes it: then the collector closes it. On processes it cannot be so.
+# What is under way on a thread when a run fails is interrupted, maybe between the opening of a file and the ``with`` that
+# closes it: then the collector closes it. On processes it cannot be so.
 pytestmark = [
     pytest.mark.unit,
     pytest.mark.filterwarnings("ignore:(?s).*_io.FileIO.*unclosed file:pytest.PytestUnraisableExceptionWarning"),
