@@ -446,7 +446,7 @@ class Reference:
             self.orders.over_actors.add(job.spec.id)
             self._tell(job)
         lease = self.sessions[job.spec.session]
-        if lease.detached and job.spec.session == job.spec.id:
+        if lease.detached and str(job.spec.session) == str(job.spec.id):
             self._close(job.spec.session, now)
         if not lease.closed:
             lease.results.append(job.spec.id)

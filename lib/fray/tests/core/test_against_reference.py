@@ -282,6 +282,15 @@ class AgainstReference(RuleBasedStateMachine):
         if session is not None:
             self.post(ev.SessionWatched if comes else ev.SessionUnwatched, session)
 
+    @can(index=pick)
+    def come_and_go(self, index: int) -> None:
+        """A client goes away, comes back in time, and goes away again."""
+        session = self.choose([name for name, lease in self.reference.sessions.items() if lease.streams == 1], index)
+        if session is not None:
+            for kind in (ev.SessionUnwatched, ev.SessionWatched, ev.SessionUnwatched):
+                self.post(kind, session)
+                self.pass_time(4.9, False)
+
     @can(index=pick, really=st.integers(0, 3))
     def close_session(self, index: int, really: int) -> None:
         names = [name for name, lease in self.reference.sessions.items() if not (lease.anonymous or lease.detached)]
@@ -346,7 +355,7 @@ class AgainstReference(RuleBasedStateMachine):
         2,
         index=pick,
         shape=st.sampled_from([(), (), (("cpu", 1.0),)]),
-        name=st.sampled_from(["", "n", "m"]),
+        name=st.sampled_from(["", "n", "n", "m"]),
         restarts=st.sampled_from([0, 1, 2, -1]),
         detached=st.booleans(),
         deadline_s=st.sampled_from([None, None, 2.0]),
@@ -388,7 +397,7 @@ class AgainstReference(RuleBasedStateMachine):
         self.crowd.has[worker] = {attempt: self.crowd.has[worker][attempt] for attempt in held}
         self.post(ev.WorkerAttached, worker, held)
 
-    @can(index=pick, kind=st.sampled_from([ev.WorkerDetached, ev.WorkerDetached, ev.WorkerLeft]))
+    @can(2, index=pick, kind=st.sampled_from([ev.WorkerDetached, ev.WorkerDetached, ev.WorkerLeft]))
     def lose_touch(self, index: int, kind: type[Any]) -> None:
         worker = self.choose(self.reference.hosts, index)
         if worker is not None:
@@ -775,8 +784,8 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             machine.given.append(item)
             for other in self.waiting_items():
                 alike = (other.priority, other.actor) == (item.priority, item.actor)
-                first = self.ranks[other.task, other.attempt] < self.ranks[key]
-                assert not (alike and first), f"{key} begins before {other.task}, which was first"
+                earlier = self.ranks[other.task, other.attempt] < self.ranks[key]
+                assert not (alike and earlier), f"{key} begins before {other.task}, which was first"
         first, *rest = machine.given
         for item in rest:
             same = (item.shape, item.priority) == (first.shape, first.priority)
@@ -1177,7 +1186,7 @@ def profile(examples: int, steps: int) -> settings:
 
 
 TestControllerAgainstReference = AgainstReference.TestCase
-TestControllerAgainstReference.settings = profile(70, 50)
+TestControllerAgainstReference.settings = profile(110, 50)
 
 TestControllerThatIsRestarted = Replayed.TestCase
 TestControllerThatIsRestarted.settings = profile(40, 50)
