@@ -30,7 +30,7 @@ class Claim:
     limit_bytes: int
     """More is too much."""
     held_bytes: int
-    """What it held before, on nobody's account: libraries, caches."""
+    """What it and the processes that it has started held before, on nobody's account: libraries, caches, helpers left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Excess:
 
 def make_claim(pid: int, limit_bytes: int) -> Claim:
     """Return the claim of an executor that is about to be given work."""
-    return Claim(pid, limit_bytes, _anonymous_bytes(pid))
+    return Claim(pid, limit_bytes, sum(map(_anonymous_bytes, _processes(pid))))
 
 
 def find_excess(claim: Claim) -> Excess | None:
     """Return by how much an executor goes beyond its claim, or None. A process that has ended uses nothing."""
-    pids = [claim.pid, *_started_by(claim.pid)]
+    pids = list(_processes(claim.pid))
     allowed_bytes = claim.held_bytes + claim.limit_bytes
     if sum(map(_anonymous_bytes, pids)) <= allowed_bytes:  # what they share counts in each: it cannot be less than there is
         return None
@@ -105,12 +105,12 @@ def _find_all(claims: Mapping[int, Claim]) -> dict[int, tuple[Claim, Excess]]:
     return {number: (claim, excess) for number, claim, excess in found if excess is not None}
 
 
-def _started_by(pid: int) -> Iterator[int]:
-    """Return the processes that a process has started and those that they have, as far as their parents live."""
+def _processes(pid: int) -> Iterator[int]:
+    """Return a process, those that it has started and those that they have, as far as their parents live."""
+    yield pid
     for path in _list(PROC / str(pid) / "task"):
         for child in map(int, _read(path / "children").split()):
-            yield child
-            yield from _started_by(child)
+            yield from _processes(child)
 
 
 def _anonymous_bytes(pid: int) -> int:
