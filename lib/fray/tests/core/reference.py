@@ -18,10 +18,19 @@ from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.model import ErrorKind, Limits, Outcome, OutcomeKind, Shape, TaskSpec
 
 FINISHED = "finished"
-EPS = 1e-6
-SHORT_S, AHEAD_S, STUCK_S, LONG_LIFE_S, LOST_S = 0.1, 0.05, 1.0, 60.0, 0.3
 NEVER = float("inf")
-OVER = ("finished", "failed", "cancelled")
+EPS = 1e-6
+"""Times and amounts that differ by less are equal."""
+SHORT_S = 0.1
+"""Functions that run no longer may be given to a worker ahead of a free place."""
+AHEAD_S = 0.05
+"""Work that may be ahead, for each place."""
+STUCK_S = 1.0
+"""A shape that has found no place for so long gets a worker kept free."""
+LONG_LIFE_S = 60.0
+"""An actor that lived for longer begins its back-off anew."""
+LOST_S = 0.3
+"""The back-off after the second loss; doubles."""
 
 End = tuple[str, bytes]
 """How a job ended, ``finished`` or a kind of error, and its value or failure."""
@@ -53,6 +62,8 @@ class Job:
     """Whether it waits for others, and has lent its place."""
     between: tuple[float, float] = (0.0, 0.0)
     """When its back-off ends, at the earliest and at the latest."""
+    safe_at: float = 0.0
+    """When the worker that it was lost with has surely noticed, and its name can be free."""
     doom: str = ""
     """How it ends when the back-off does: an actor whose name is not free yet."""
     constructed: bool = False
@@ -262,10 +273,12 @@ class Reference:
             if job is not None and job.spec.actor is not None and job.alive_since == NEVER:
                 job.constructed, job.alive_since = True, event.now
                 self._tell(job)
-        for outcome in event.outcomes:
+        for index, outcome in enumerate(event.outcomes):
             job = self.current(event.incarnation, outcome.task, outcome.attempt)
             if job is not None:
                 self._judge(job, outcome, event.now)
+                if job.phase == "queued":  # at the front of its queue, in the order of the report
+                    job.rank = (*job.rank[:3], index)
         for told, lent in ((event.blocked, True), (event.unblocked, False)):
             for task, attempt in told:
                 job = self.current(event.incarnation, task, attempt)
@@ -352,6 +365,10 @@ class Reference:
         if job.phase == "assigned" and not job.stopping:
             job.stopping = kind
             self.orders.stop.add((job.worker, job.spec.id, job.attempt))
+        elif job.phase == "delayed" and job.spec.actor is not None and job.spec.actor.name and now < job.safe_at:
+            if not job.stopping:
+                job.stopping = job.doom = kind
+                job.between = job.safe_at, job.safe_at
         elif job.phase not in ("assigned", "ended"):
             self._end(job, [(kind, b""), *([(job.stopping, b"")] if job.stopping else [])], now)
 
@@ -421,7 +438,7 @@ class Reference:
         actor = job.spec.actor
         assert actor is not None
         lived_long = job.alive_since != NEVER and now - job.alive_since > LONG_LIFE_S
-        job.alive_since = NEVER
+        job.alive_since, job.safe_at = NEVER, safe_at
         if not job.stopping and (actor.max_restarts < 0 or job.restarts < actor.max_restarts):
             job.restarts, job.short_lives = job.restarts + 1, 1 if lived_long else job.short_lives + 1
             self._back_off(job, 0.1, job.short_lives, now, safe_at)

@@ -385,6 +385,43 @@ def test_kill_of_a_restarting_actor_ends_it_at_once_and_its_timer_starts_nothing
     assert started(stage.cluster.after(5.0)) == []
 
 
+@pytest.mark.parametrize("restarts", [0, 5])
+@pytest.mark.parametrize("by", ["kill", "session"])
+def test_name_of_an_actor_that_waits_for_its_lost_workers_lease_is_its_own_until_then_though_it_is_stopped(
+    stage: Stage, started: Any, restarts: int, by: str
+) -> None:
+    stage.live("a", name="n", max_restarts=restarts)
+    stage.cluster.post(ev.WorkerReported, "w.1")
+    stage.cluster.post(ev.WorkerDetached, "w.1")
+    stage.cluster.after(2.1)
+    assert stage.state("a") == "restarting"
+    stage.cluster.session("later")
+    if by == "kill":
+        stage.kill("a")
+        stage.kill("a")
+    else:
+        stage.cluster.post(ev.SessionClosed, "s")
+    stage.create("b", "n", by="later")
+    assert stage.named("n") == "a"
+    assert started(stage.cluster.after(stage.cluster.state.limits.silence_s - 2.2)) == []
+    assert stage.named("n") == "a"
+    stage.cluster.after(0.2)
+    assert (stage.state("a"), stage.named("n")) == ("dead", None)
+    (dead,) = stage.cluster.state.dead_actors.values()
+    assert (dead.state.value, dead.message) == ("cancelled", "it was killed" if by == "kill" else "its session was closed")
+
+
+def test_actor_that_is_killed_while_it_backs_off_after_another_worker_ran_it_frees_its_name_at_once(stage: Stage) -> None:
+    stage.live("a", name="n", max_restarts=5)
+    stage.cluster.post(ev.WorkerDetached, "w.1")
+    stage.cluster.after(30.0)
+    stage.cluster.worker("other")
+    stage.construct("a")
+    stage.die("a")
+    stage.kill("a")
+    assert (stage.state("a"), stage.named("n")) == ("dead", None)
+
+
 def test_session_that_ends_takes_its_actors_along_and_spares_detached_ones(stage: Stage, only: Any) -> None:
     stage.live("mine", name="m")
     stage.live("stays", name="n", detached=True)

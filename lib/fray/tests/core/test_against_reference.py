@@ -550,7 +550,7 @@ class Replayed(AgainstReference):
             assert saved[what] == known[what], f"{what}: saved is {saved[what]}, known was {known[what]}"
         return effects
 
-    @can()
+    @can(3)
     def go_on_in_both(self) -> None:
         """Let all workers come back to both, and everything run to its end: the outcomes are the same."""
         self.settle()
@@ -810,6 +810,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             if key in self.ended:
                 assert self.ended[key] is outcome.kind and key in self.untold, f"{key} ended before"
             else:
+                assert key in self.open and not self.open[key].direct, f"{key} is told to the controller"
                 self.end(key, outcome.kind)
                 self.untold.add(key)
         assert set(told) == self.untold, "an end was forgotten before it was acknowledged"
@@ -1015,7 +1016,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             for ends in self.may_end.values():
                 ends.discard(OutcomeKind.RETURNED)
 
-    @can(index=st.integers(0, 1000))
+    @can(3, index=st.integers(0, 1000))
     def stop(self, index: int) -> None:
         if self.open:
             task, attempt = list(self.open)[index % len(self.open)]
@@ -1034,7 +1035,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             self.take(self.core.time_passed(self.now))
             assert begun or (task, attempt) in self.ended
 
-    @can(index=st.integers(0, 1000), waits=st.booleans())
+    @can(3, index=st.integers(0, 1000), waits=st.booleans())
     def wait(self, index: int, waits: bool) -> None:
         """The first attempt of an executor waits for other tasks, or goes on."""
         number = self.some_machine(index, True)
@@ -1065,7 +1066,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
 
     # --- telling
 
-    @can(limit=st.integers(1, 5), answered=st.booleans())
+    @can(3, limit=st.integers(1, 5), answered=st.booleans())
     def report(self, limit: int, answered: bool) -> None:
         """Report; the answer may be lost, or come late."""
         report = self.core.report(limit)
@@ -1088,10 +1089,11 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         self.core.acknowledge(report)
         self.look()
 
-    @can(back=st.integers(0, 3))
-    def saved(self, back: int) -> None:
+    @can(index=st.integers(0, 1000))
+    def saved(self, index: int) -> None:
         """The controller has saved what was told up to some report."""
-        upto = self.core.report(0).number - back
+        numbers = sorted(self.unsaved.values())
+        upto = numbers[index % len(numbers)] if numbers else 0
         for key, number in list(self.unsaved.items()):
             if number > upto:
                 break
@@ -1107,7 +1109,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         self.core.tell_again()
         self.look()
 
-    @can(seconds=st.sampled_from([0.001, 0.06, 0.5, 1.1]))
+    @can(3, seconds=st.sampled_from([0.001, 0.06, 0.5, 1.1]))
     def pass_time(self, seconds: float) -> None:
         """Let time pass as the agent does; what is out of time is interrupted, then killed, when it is and not before."""
         until = self.now + seconds

@@ -234,6 +234,16 @@ def test_worker_lost_its_tasks_keep_their_order_before_later_ones(cluster: Any, 
     assert started(cluster.worker("other", cpu=4.0)) == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize("kind", [OutcomeKind.RETURNED, OutcomeKind.CRASHED])
+def test_attempts_that_one_report_gives_back_keep_their_order_before_later_ones(cluster: Any, kind: Any, started: Any) -> None:
+    cluster.session()
+    cluster.worker("w", cpu=4.0)
+    cluster.submit("a", "b", "c", "d", "e")
+    outcomes = [Outcome("d", 1, OutcomeKind.FINISHED), *(Outcome(name, 1, kind) for name in "abc")]
+    cluster.post(ev.WorkerReported, "w.1", outcomes, draining=True)
+    assert started(cluster.worker("other", cpu=4.0)) == ["a", "b", "c", "e"]
+
+
 def test_worker_silent_too_long_is_lost(ready: Any) -> None:
     ready.submit("t")
     ready.after(9.9)

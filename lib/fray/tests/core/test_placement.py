@@ -236,6 +236,32 @@ def test_reservation_ends_with_the_task_it_was_for(cluster: Any) -> None:
     assert cluster.states("s1") == ["assigned"]
 
 
+def test_reservation_ends_in_the_step_in_which_another_worker_takes_the_last_task_it_was_for(cluster: Any) -> None:
+    cluster.session()
+    cluster.worker("w", cpu=2.0)
+    cluster.submit("s0")
+    cluster.submit("large", shape=TWO)
+    cluster.after(1.5)
+    cluster.submit("s1")
+    assert cluster.states("s1") == ["queued"]
+    cluster.worker("other", cpu=2.0)
+    assert cluster.where("large", "s1") == ["other.1", "w.1"]
+
+
+def test_those_ahead_that_fit_run_when_the_one_before_them_that_did_not_is_gone(cluster: Any) -> None:
+    cluster.session()
+    cluster.worker("w", cpu=3.0)
+    cluster.measure("short", 0.01)
+    cluster.submit("long")
+    cluster.submit("large", function_id="short", shape=(("cpu", 3.0),))
+    cluster.submit("small", function_id="short")
+    cluster.submit("last")
+    assert cluster.where("large", "small", "last") == ["w.1", "w.1", None]
+    cluster.post(ev.CancelRequested, ["large"])
+    cluster.end("large", OutcomeKind.CANCELLED)
+    assert cluster.where("small", "last") == ["w.1", "w.1"]
+
+
 def test_infeasible_demand_is_reported_once_with_what_is_missing(cluster: Any, only: Any) -> None:
     cluster.session()
     cluster.worker("w", cpu=4.0)

@@ -157,7 +157,7 @@ def _full_task() -> Task:
         ("a-1", "a-2"),
         ActorSpec("name", -1, True, True, 2, 3, 4, 5.0),
     )
-    actor = Actor(spec.actor, ActorState.ALIVE, 9, 2, 1, "doom", "last", True, 12.0, {"s"})
+    actor = Actor(spec.actor, ActorState.ALIVE, 9, 2, 1, "doom", 13.0, "last", True, 12.0, {"s"})
     task = Task(spec, 10.0, 42, actor, attempt=4, failures=3, losses=2, kills=1, worker="w.1", delayed_until=20.0)
     task.cancelling, task.ended_at, task.result = ErrorKind.TIMEOUT, 30.0, b"value"
     task.error_kind, task.message, task.acknowledged = ErrorKind.USER, "no", True

@@ -30,7 +30,7 @@ class Claim:
     limit_bytes: int
     """More is too much."""
     held_bytes: int
-    """What it and the processes that it has started held before, on nobody's account: libraries, caches, helpers left behind."""
+    """What it and the processes that it has started held before, on nobody's account: libraries, caches, helpers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,8 @@ class Actor:
     """Lives in a row that were short: the back-off grows with them."""
     doom: str = ""
     """Why it ends for good when its worker surely takes no calls any more: until then the name is its own."""
+    taken_until: float = 0.0
+    """Until then the worker that was lost under it may take calls for it; 0 when none may."""
     last_death: str = ""
     """Why its latest life ended, in words."""
     was_constructed: bool = False

@@ -76,7 +76,9 @@ def dispatch(state: State, now: float, out: list[Effect]) -> None:
         _assign(state, worker, task, now)
         queue.reorder_best(worker, state.next_ticket())
         starts.setdefault(worker.incarnation, []).append(task)
-        if len(state.reservations) < kept:  # the worker is there for others again
+        if queue.length == 0 and queue.shape in state.reservations:  # another worker than the reserved one took its last
+            _unreserve(state, queue.shape)
+        if len(state.reservations) < kept:  # a worker is there for others again
             active = [queue for queue in state.queues.values() if queue.length]
     out.extend(StartTasks(incarnation, tasks) for incarnation, tasks in starts.items())
     _reclaim(state, out)
@@ -91,23 +93,28 @@ def release(state: State, task: Task) -> None:
         return
     if task.actor is not None:
         worker.actors -= 1
-    if task.spec.id in worker.prefetched:
-        drop_prefetched(state, worker, task)
     if holding:
         vacate(state, worker, task)
+    elif task.spec.id in worker.prefetched:
+        drop_prefetched(state, worker, task)
     offer(state, worker)
 
 
 def vacate(state: State, worker: Worker, task: Task) -> None:
-    """Free what a task occupies, and count the next prefetched ones as running."""
+    """Free what a task occupies, for those queued ahead first."""
     task.holding = False
     for name, amount in task.spec.shape:
         worker.used[name] = max(0.0, worker.used.get(name, 0.0) - amount)
+    _advance(state, worker)
+
+
+def _advance(state: State, worker: Worker) -> None:
+    """Count those queued ahead that fit now as running."""
     while worker.prefetched:
         first = _first_prefetched(worker)
         if not worker.fits(first.spec.shape):
             return
-        drop_prefetched(state, worker, first)
+        _drop_prefetched(state, worker, first)
         occupy(worker, first)
 
 
@@ -119,7 +126,12 @@ def _first_prefetched(worker: Worker) -> Task:
 
 
 def drop_prefetched(state: State, worker: Worker, task: Task) -> None:
-    """Count a task as no longer queued ahead."""
+    """Count a task as no longer queued ahead, and no longer before others that are."""
+    _drop_prefetched(state, worker, task)
+    _advance(state, worker)
+
+
+def _drop_prefetched(state: State, worker: Worker, task: Task) -> None:
     del worker.prefetched[task.spec.id]
     priority = task.spec.priority
     worker.backlog_s[priority] = max(0.0, worker.backlog_s[priority] - state.durations.get(task.spec.function_id, 0.0))
@@ -204,6 +216,7 @@ def _assign(state: State, worker: Worker, task: Task, now: float) -> None:
     task.assigned_at = now
     take_over(state, worker, task)
     if task.actor is not None:
+        task.actor.taken_until = 0.0
         state.changes.change_task(task)
     task.tell(now, f"assigned to {worker.id}" if task.holding else f"queued ahead on {worker.id}")
 

@@ -284,6 +284,7 @@ def _pack_actor(actor: Actor, offset_s: float) -> str:
             "restarts": actor.restarts,
             "quick_deaths": actor.quick_deaths,
             "doom": actor.doom,
+            "taken_until": actor.taken_until and actor.taken_until + offset_s,
             "last_death": actor.last_death,
             "was_constructed": actor.was_constructed,
             "alive_since": actor.alive_since + offset_s,
@@ -295,4 +296,6 @@ def _unpack_actor(spec: ActorSpec, text: str, offset_s: float) -> Actor:
     values = json.loads(text)
     values["state"] = ActorState(values["state"])
     values["alive_since"] -= offset_s
+    if values.get("taken_until"):
+        values["taken_until"] -= offset_s
     return Actor(spec, **values)

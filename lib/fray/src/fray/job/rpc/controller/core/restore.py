@@ -105,6 +105,8 @@ def _resume(state: State, row: TaskRow, task: Task, now: float) -> None:
         task.state = was
         task.delayed_until = now + min(longest_s, max(least_s, task.delayed_until - now))
         tasks.set_timer(state, task.delayed_until, "retry", task.spec.id)
+        if task.actor is not None and task.actor.taken_until:
+            task.actor.taken_until = task.delayed_until
         return
     placement.enqueue(state, task)
 

@@ -93,12 +93,13 @@ def judge_loss(task: Task, limits: Limits, why: str, now: float, lease_left_s: f
 
 
 def _judge_actor_loss(task: Task, actor: Actor, why: str, now: float, lease_left_s: float) -> Verdict:
+    actor.taken_until = now + lease_left_s if lease_left_s > 0 else 0.0
     if task.cancelling is None:
         verdict = _judge_death(task, actor, why, ErrorKind.LOST, now, lease_left_s)
     else:
         move = Move.CANCEL if task.cancelling is ErrorKind.CANCELLED else Move.FAIL
         verdict = Verdict(move, why, error=task.cancelling)
-    if verdict.move is Move.RETRY or not actor.spec.name or lease_left_s <= 0:
+    if verdict.move is Move.RETRY or not actor.spec.name or not actor.taken_until:
         return verdict
     actor.doom = actor.last_death = verdict.story
     return Verdict(Move.RETRY, f"{verdict.story}; its name is free in {lease_left_s:.2f} s", lease_left_s)

@@ -96,7 +96,10 @@ def cancel(state: State, event: CancelRequested, out: list[Effect]) -> None:
 
 def stop(state: State, task: Task, kind: ErrorKind, why: str, now: float, out: list[Effect]) -> None:
     """End a task before its time: at once if no worker has it, else by asking its worker."""
-    if task.state is not TaskState.ASSIGNED:
+    actor = task.actor
+    if task.state is TaskState.DELAYED and actor is not None and actor.spec.name and now < actor.taken_until:
+        _doom(state, task, actor, kind, why)
+    elif task.state is not TaskState.ASSIGNED:
         if task.state is TaskState.QUEUED:
             state.queues[task.spec.shape].length -= 1
         final = TaskState.CANCELLED if kind is ErrorKind.CANCELLED else TaskState.FAILED
@@ -106,6 +109,15 @@ def stop(state: State, task: Task, kind: ErrorKind, why: str, now: float, out: l
         state.changes.change_task(task)
         task.tell(now, f"asked its worker to stop it: {why}")
         out.append(StopTasks(task.worker, [(task.spec.id, task.attempt)]))
+
+
+def _doom(state: State, task: Task, actor: Actor, kind: ErrorKind, why: str) -> None:
+    """End an actor when the worker that was lost under it surely takes no calls any more: its name is not free before."""
+    if task.cancelling is None:
+        task.cancelling, task.message, actor.doom = kind, why, why
+        task.delayed_until = actor.taken_until
+        set_timer(state, task.delayed_until, "retry", task.spec.id)
+        state.changes.change_task(task)
 
 
 def settle(state: State, task: Task, outcome: Outcome, now: float, out: list[Effect]) -> None:

@@ -20,6 +20,8 @@ from fray.types import Incarnation, TaskId
 
 MAX_VOID = 10_000
 """Unknown attempts whose numbers are remembered."""
+_GOES_BACK = frozenset({OutcomeKind.RETURNED, OutcomeKind.CRASHED, OutcomeKind.CANCELLED})
+"""Ends of attempts after which a task may be the first of its queue."""
 
 
 def register(state: State, event: WorkerRegistered, out: list[Effect]) -> None:
@@ -136,7 +138,7 @@ def report(state: State, event: WorkerReported, out: list[Effect]) -> None:
         created = _current(worker, task_id, attempt)
         if created is not None:
             actors.note_constructed(state, created, event.now, out)
-    for outcome in event.outcomes:
+    for outcome in _in_order(event.outcomes):
         task = _current(worker, outcome.task, outcome.attempt)
         if task is None:
             state.stats["stale reports refused"] += 1
@@ -147,6 +149,12 @@ def report(state: State, event: WorkerReported, out: list[Effect]) -> None:
         worker.draining = True
         state.changes.change_worker(worker)
         placement.refresh_feasibility(state, out)
+
+
+def _in_order(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """Return those that end tasks, then from the last those that may go back to the front of a queue: their order stays."""
+    back = [outcome for outcome in outcomes if outcome.kind in _GOES_BACK]
+    return [*(outcome for outcome in outcomes if outcome.kind not in _GOES_BACK), *reversed(back)] if back else outcomes
 
 
 def leave(state: State, event: WorkerLeft, out: list[Effect]) -> None:
