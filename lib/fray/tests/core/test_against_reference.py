@@ -708,10 +708,15 @@ class Rest:
 
 # --- a worker
 
-CAPACITY = {"cpu": 2.0}
-WORKER_SHAPES = [(("cpu", 1.0),), (("cpu", 1.0),), (("cpu", 0.5),), (("cpu", 2.0),), ()]
+CAPACITY = {"cpu": 2.0, "disk": 1.0}
+CPU = (("cpu", 1.0),)
+WORKER_SHAPES = [CPU, CPU, (("cpu", 0.5),), (("cpu", 2.0),), (), (("cpu", 0.5), ("disk", 1.0)), (("disk", 1.0),)]
 TIMEOUT_S = 2.0
 ENDS = [OutcomeKind.FINISHED, OutcomeKind.FINISHED, OutcomeKind.FAILED]
+
+
+def names_of(item: wc.Item) -> set[str]:
+    return {name for name, _ in item.shape}
 
 
 class Machine:
@@ -746,6 +751,8 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         self.short: set[str] = set()
         self.ranks: dict[tuple[str, int], tuple[int, int, int]] = {}
         """Who begins first among those alike."""
+        self.reclaimed: set[str] = set()
+        """Asked for while an executor has them; they go back if that gives them back."""
         self.overcommitted = False
         self.reports: list[wc.Report] = []
 
@@ -785,7 +792,9 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             for other in self.waiting_items():
                 alike = (other.priority, other.actor) == (item.priority, item.actor)
                 earlier = self.ranks[other.task, other.attempt] < self.ranks[key]
-                assert not (alike and earlier), f"{key} begins before {other.task}, which was first"
+                lacked = {name for one in self.waiting_items() for name in self.lacking(one)}
+                passes = bool(lacked & names_of(other) - names_of(item))
+                assert passes or not (alike and earlier), f"{key} begins before {other.task}, which was first"
         first, *rest = machine.given
         for item in rest:
             same = (item.shape, item.priority) == (first.shape, first.priority)
@@ -847,22 +856,26 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
                 for name, amount in machine.given[0].shape:
                     used[name] += amount  # type: ignore[assignment]
         assert all(abs(self.core.used.get(name, 0.0) - used[name]) < EPS for name in CAPACITY), f"{self.core.used}, not {used}"
-        within = used["cpu"] <= CAPACITY["cpu"] + EPS
+        within = all(used[name] <= CAPACITY[name] + EPS for name in CAPACITY)
         assert within or self.overcommitted, f"{used} is in use of {CAPACITY}"
         self.overcommitted = not within
 
     def check_waiting_for_nothing(self) -> None:
-        """If all that wait fit, somebody begins, or an executor is on its way."""
+        """If one fits, and needs nothing that those who do not fit need, it begins, or an executor is on its way."""
         waits = self.waiting_items()
-        free = CAPACITY["cpu"] - self.core.used.get("cpu", 0.0)
+        others = {name for item in waits if self.lacking(item) for name in names_of(item)}
         if self.core.draining:
             assert not waits, "what had not begun was not handed back"
-        elif waits and all(sum(amount for _, amount in item.shape) <= free + EPS for item in waits):
+        elif any(not self.lacking(item) and not names_of(item) & others for item in waits):
             if any(len(machine.given) > 1 for machine in self.machines.values()):
                 return  # the head may have gone into a batch; the next one is looked at when that has advanced
             living = [machine for machine in self.machines.values() if not machine.killed]
             assert not any(machine.ready and not machine.given for machine in living), "an executor idles"
             assert any(not machine.ready for machine in self.machines.values()), "no executor is on its way"
+
+    def lacking(self, item: wc.Item) -> set[str]:
+        """Return what an attempt needs and is not free."""
+        return {name for name, amount in item.shape if CAPACITY[name] - self.core.used.get(name, 0.0) < amount - EPS}
 
     def waiting_items(self) -> list[wc.Item]:
         """Return what is here, not ended, and with no executor."""
@@ -974,6 +987,9 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
         back = self.machines[number].given[1:]
         self.machines[number].given = self.machines[number].given[:1]
         self.put_back(back)
+        for item in back:
+            if item.task in self.reclaimed and item.stopping is None:
+                self.may_end[item.task, item.attempt] = {OutcomeKind.RETURNED}
         self.take(self.core.returned(self.now, number, [item.task for item in back]))
 
     def put_back(self, items: Iterable[wc.Item]) -> None:
@@ -999,6 +1015,7 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
 
     def die(self, number: int) -> None:
         machine = self.machines.pop(number)
+        self.reclaimed -= {item.task for item in machine.given}
         was_broken = self.core.broken
         if len(machine.given) == 1 and (machine.given[0].stopping is not None or not machine.killed):
             item = machine.given[0]
@@ -1030,6 +1047,8 @@ class WorkerAgainstPromises(RuleBasedStateMachine):
             begun = any(item.task == task for machine in self.machines.values() for item in machine.given)
             if not begun:
                 self.may_end[task, attempt] = {OutcomeKind.RETURNED}
+            elif not any(machine.given and machine.given[0].task == task for machine in self.machines.values()):
+                self.reclaimed.add(task)
             self.core.hand_back(task, attempt)  # type: ignore[arg-type]
             self.collect()
             self.take(self.core.time_passed(self.now))

@@ -250,16 +250,74 @@ def test_reservation_ends_in_the_step_in_which_another_worker_takes_the_last_tas
 
 def test_those_ahead_that_fit_run_when_the_one_before_them_that_did_not_is_gone(cluster: Any) -> None:
     cluster.session()
-    cluster.worker("w", cpu=3.0)
-    cluster.measure("short", 0.01)
-    cluster.submit("long")
-    cluster.submit("large", function_id="short", shape=(("cpu", 3.0),))
-    cluster.submit("small", function_id="short")
-    cluster.submit("last")
-    assert cluster.where("large", "small", "last") == ["w.1", "w.1", None]
-    cluster.post(ev.CancelRequested, ["large"])
-    cluster.end("large", OutcomeKind.CANCELLED)
-    assert cluster.where("small", "last") == ["w.1", "w.1"]
+    cluster.worker("w", cpu=4.0)
+    cluster.measure("f", 0.01)
+    three = (("cpu", 3.0),)
+    cluster.submit("large1", shape=three)
+    cluster.submit("small1")
+    cluster.submit("large2", shape=three)
+    cluster.submit("small2")
+    cluster.end("small1")
+    assert [cluster.task(name).holding for name in ("large1", "large2", "small2")] == [True, False, False]
+    cluster.post(ev.CancelRequested, ["large2"])
+    cluster.end("large2", OutcomeKind.CANCELLED)
+    assert cluster.task("small2").holding
+
+
+SLOT = (("cpu", 0.1), ("slot", 1.0))
+LITTLE = (("cpu", 0.1),)
+
+
+def test_those_that_need_nothing_that_one_queued_ahead_waits_for_run_beside_it(cluster: Any) -> None:
+    cluster.session()
+    cluster.worker("w", cpu=2.0, slot=1.0)
+    cluster.measure("f", 0.01)
+    cluster.submit("holder", "ahead", shape=SLOT)
+    cluster.submit("small", shape=LITTLE)
+    assert [cluster.task(name).holding for name in ("holder", "ahead", "small")] == [True, False, True]
+
+
+def test_short_ones_are_queued_ahead_only_behind_one_whose_place_they_get(cluster: Any) -> None:
+    cluster.session()
+    cluster.worker("w", cpu=2.0)
+    cluster.submit("long", function_id="long")
+    cluster.measure("f", 0.01)
+    cluster.submit("large", shape=TWO)
+    cluster.submit("small")
+    assert cluster.where("large", "small") == [None, "w.1"]
+    assert cluster.task("small").holding
+
+
+def test_no_more_are_queued_ahead_of_one_that_waits_for_what_they_take(cluster: Any) -> None:
+    cluster.session()
+    cluster.worker("w", cpu=2.0)
+    cluster.measure("f", 0.01)
+    cluster.submit("s1", "s2")
+    cluster.submit("large", shape=TWO)
+    cluster.submit("s3")
+    assert cluster.where("large", "s3") == [None, None]
+
+
+def test_short_ones_are_queued_ahead_though_others_wait_for_what_they_do_not_take(cluster: Any) -> None:
+    cluster.session()
+    cluster.worker("w", cpu=1.0, slot=1.0)
+    cluster.submit("holder", function_id="long", shape=(("slot", 1.0),))
+    cluster.submit("next", function_id="long", shape=(("slot", 1.0),))
+    cluster.measure("f", 0.01)
+    cluster.submit("s1", "s2")
+    assert cluster.where("next", "s1", "s2") == [None, "w.1", "w.1"]
+
+
+def test_an_idle_worker_gets_what_fits_from_another_than_the_one_with_most_ahead(cluster: Any, only: Any) -> None:
+    cluster.session()
+    cluster.worker("many", cpu=1.0, slot=1.0)
+    cluster.measure("f", 0.001)
+    cluster.submit(*(f"m{n}" for n in range(9)), shape=SLOT)
+    cluster.worker("few", gpu=1.0)
+    cluster.submit("g1", "g2", shape=(("gpu", 1.0),))
+    assert cluster.where("g2") == ["few.1"]
+    orders = only(cluster.worker("idle", gpu=1.0), fx.ReclaimTasks)
+    assert orders == [fx.ReclaimTasks("few.1", [("g2", 1)])]
 
 
 def test_infeasible_demand_is_reported_once_with_what_is_missing(cluster: Any, only: Any) -> None:

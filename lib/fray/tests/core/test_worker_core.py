@@ -89,6 +89,38 @@ def test_attempt_of_higher_priority_begins_first() -> None:
     assert given(core.outcomes(1.0, 1, [done("running")])) == {1: ["urgent"]}
 
 
+SLOT = (("cpu", 0.1), ("slot", 1.0))
+
+
+def test_attempt_passes_those_before_it_that_lack_what_it_does_not_take() -> None:
+    core = WorkerCore({"cpu": 2.0, "slot": 1.0}, 2)
+    core.start()
+    core.executor_ready(0.0, 1)
+    core.executor_ready(0.0, 2)
+    core.receive(0.0, [item("holder", shape=SLOT), item("next", shape=SLOT)])
+    assert given(core.receive(0.0, [item("small", shape=(("cpu", 0.1),))])) == {2: ["small"]}
+    assert given(core.outcomes(1.0, 1, [done("holder")])) == {1: ["next"]}
+
+
+def test_attempt_does_not_pass_one_that_lacks_what_it_takes() -> None:
+    core = make(cpus=2)
+    core.receive(0.0, [item("running"), item("large", shape=(("cpu", 2.0),))])
+    assert given(core.receive(0.0, [item("small")])) == {}
+    assert given(core.outcomes(1.0, 1, [done("running")])) == {1: ["large"]}
+
+
+def test_executors_are_started_for_those_that_pass_too() -> None:
+    core = WorkerCore({"cpu": 2.0, "slot": 1.0}, 1)
+    core.start()
+    core.executor_ready(0.0, 1)
+    core.receive(0.0, [item("holder", shape=SLOT), item("next", shape=SLOT)])
+    little = (("cpu", 0.1),)
+    effects = core.receive(0.0, [item("s1", shape=little), item("s2", shape=little), item("s3", shape=little)])
+    assert [effect for effect in effects if isinstance(effect, wc.Spawn)] == [wc.Spawn(2)]
+    effects = core.time_passed(0.1) + core.time_passed(0.2) + core.time_passed(0.3)
+    assert [effect for effect in effects if isinstance(effect, wc.Spawn)] == [wc.Spawn(3), wc.Spawn(4)]
+
+
 def test_outcomes_of_an_unknown_executor_or_task_change_nothing() -> None:
     core = make()
     core.receive(0.0, [item("t")])
@@ -435,6 +467,30 @@ def test_hand_back_of_a_waiting_attempt_returns_it() -> None:
     core.hand_back("running", 1)
     core.hand_back("t", 2)
     assert told(core) == [("t", 1, "returned")]
+
+
+def test_hand_back_of_one_that_an_executor_has_returns_it_when_and_if_the_executor_gives_it_back() -> None:
+    core = make(known_s=0.001)
+    core.receive(0.0, [item("a"), item("b"), item("c")])
+    core.hand_back("b", 1)
+    core.hand_back("a", 1)
+    assert told(core) == []
+    core.time_passed(0.06)
+    core.returned(0.06, 1, ["b", "c"])
+    assert told(core) == [("b", 1, "returned")]
+    assert given(core.outcomes(1.0, 1, [done("a")])) == {1: ["c"]}
+    assert told(core) == [("b", 1, "returned"), ("a", 1, "finished")]
+
+
+def test_hand_back_of_one_whose_executor_died_is_forgotten_as_it_may_have_begun() -> None:
+    core = make(known_s=0.001)
+    core.receive(0.0, [item("a"), item("b"), item("c")])
+    core.hand_back("a", 1)
+    core.executor_died(0.1, 1, "killed")
+    assert told(core) == []
+    core.executor_ready(0.2, 2)
+    core.executor_died(0.3, 2, "killed")
+    assert told(core) == [("a", 1, "crashed")]
 
 
 def test_drain_returns_what_waits_and_finishes_what_runs() -> None:

@@ -2,21 +2,24 @@
 
 No clock, no processes, no network: events are method calls that carry the time, and return effects.
 
-Attempts wait in one queue, by priority, then in the order in which they came. The head starts when its resources are free
-and an executor is idle. Attempts of functions that were measured as very short are given to an executor in batches, so that
-it need not wait for the agent between two of them; what it has not begun comes back when its current attempt takes long.
+Attempts wait in one queue, by priority, then in the order in which they came. The first starts when its resources are free
+and an executor is idle; until then others pass it if they take nothing of what it lacks. Attempts of functions that were
+measured as very short are given to an executor in batches, so that it need not wait for the agent between two of them; what
+it has not begun comes back when its current attempt takes long.
 An actor goes before tasks, gets an executor of its own for as long as it lives, and takes that executor with it.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fray.job.rpc.controller.core.model import EPSILON, Outcome, OutcomeKind, Shape
+from fray.job.rpc.controller.core.shapes import takes
+from fray.job.rpc.worker.attempts import AttemptQueue
 from fray.types import TaskId
 
 BATCH_S = 0.004
@@ -31,6 +34,8 @@ MAX_SPAWN_FAILURES = 3
 """Executors in a row that may end before they are ready; then the worker takes nothing more and hands back what it has."""
 MAX_WARM = 8
 """Executors started ahead; more are started as they are needed."""
+MAX_LOOK = 64
+"""Attempts of the queue that are looked at to know how many executors are needed."""
 MAX_DURATIONS = 10_000
 """Functions whose run time is remembered."""
 
@@ -63,6 +68,8 @@ class Item:
     """Whether it must not share a batch: it was in one whose executor died, or it is an actor."""
     actor: bool = False
     """Whether it stays."""
+    reclaimed: bool = False
+    """Whether the controller has asked for it: it goes back if its executor has not begun it."""
     stopping: OutcomeKind | None = None
     """Set once it was interrupted: how it ends."""
     stop_reason: str = ""
@@ -166,7 +173,7 @@ class WorkerCore:
         """Actors that have ended, to be taken by the agent."""
         self.lease_until = math.inf
         """While the controller counts on this worker; afterwards nothing new begins, as it may begin elsewhere."""
-        self._queue: deque[Item] = deque()
+        self._queue = AttemptQueue()
         self._durations: dict[str, float] = {}
         self._outbox: dict[int, Outcome] = {}  # to be reported
         self._unsaved: dict[int, tuple[int, Outcome]] = {}  # reported, and in which report; kept until that is saved
@@ -201,7 +208,7 @@ class WorkerCore:
             if self.draining:
                 self._end(item, Outcome(item.task, item.attempt, OutcomeKind.RETURNED))
             else:
-                self._enqueue(item)
+                self._queue.add(item)
         return out + self._schedule(now)
 
     def stop(self, now: float, task: TaskId, attempt: int) -> list[Effect]:
@@ -214,11 +221,15 @@ class WorkerCore:
         return out + self._schedule(now)
 
     def hand_back(self, task: TaskId, attempt: int) -> None:
-        """Return an attempt if it has not been given to an executor."""
+        """Return an attempt that has not begun; one that an executor has, when and if that gives it back."""
         item = self.items.get(task)
-        if item is not None and item.attempt == attempt and item.executor is None:
-            self._queue.remove(item)
-            self._end(item, Outcome(task, attempt, OutcomeKind.RETURNED))
+        if item is None or item.attempt != attempt:
+            return
+        if item.executor is not None:
+            item.reclaimed = True
+            return
+        self._queue.remove(item)
+        self._end(item, Outcome(task, attempt, OutcomeKind.RETURNED))
 
     def drain(self) -> None:
         """Take nothing more; return what no executor has."""
@@ -310,7 +321,7 @@ class WorkerCore:
             self._end(item, Outcome(item.task, item.attempt, kind, b"", message))
         else:
             for item in items:
-                item.alone = True
+                item.alone, item.reclaimed = True, False  # any of them may have begun
             self._requeue(items)
         out: list[Effect] = []
         if not executor.ready:
@@ -461,43 +472,45 @@ class WorkerCore:
         out: list[Effect] = []
         if now >= self.lease_until:
             return out
-        while self._queue and self._fits(self._queue[0].shape):
+        while (at := self._queue.find(self._lacking)) is not None:
             executor = next((e for e in self.executors.values() if e.ready and not e.items and not e.killed), None)
             if executor is None:
                 starting = sum(1 for e in self.executors.values() if not e.ready)
                 if starting == 0 or starting < self._startable():
                     self._spawn(out)
                 break
-            self._occupy(executor, self._queue[0].shape)
-            self._give(now, executor, out)
+            self._occupy(executor, self._queue[at].shape)
+            self._give(now, executor, out, at)
             if executor.dedicated and self._pooled() < min(self.pool_size, MAX_WARM):
                 self._spawn(out)
         for executor in self.executors.values():  # keep short ones flowing: top up before the batch is used up
             busy = executor.items and executor.occupied is not None and not executor.recalled and not executor.killed
             if self._queue and busy:
-                self._give(now, executor, out)
+                self._give(now, executor, out, 0)
         self._trim(out)
         return out
 
     def _startable(self) -> int:
         """Return how many queued attempts could start if there were executors."""
         free = {name: amount - self.used.get(name, 0.0) for name, amount in self.capacity.items()}
-        count = 0
-        for item in self._queue:
+        count, kept = 0, set[str]()
+        for item in itertools.islice(self._queue, MAX_LOOK):
+            missing = [name for name, amount in item.shape if free.get(name, 0.0) < amount - EPSILON]
+            if missing or takes(item.shape, kept):
+                kept.update(missing)
+                continue
             for name, amount in item.shape:
-                free[name] = free.get(name, 0.0) - amount
-            if any(free[name] < -EPSILON for name, _ in item.shape) or count >= 64:
-                break
+                free[name] -= amount
             count += 1
         return count
 
-    def _give(self, now: float, executor: Executor, out: list[Effect]) -> None:
-        """Give the head of the queue to an executor, and what may follow it in the same batch."""
+    def _give(self, now: float, executor: Executor, out: list[Effect], at: int) -> None:
+        """Give the attempt at a place of the queue to an executor, and what may follow it in the same batch."""
         batch: list[Item] = []
         planned_s = sum(self._durations.get(item.function_id, BATCH_S) for item in executor.items.values())
-        share = -(-self._head_count() // max(1, self.pool_size))
-        while self._queue and len(executor.items) < BATCH_TASKS:
-            item = self._queue[0]
+        share = -(-self._queue.count_first() // max(1, self.pool_size))
+        while at < len(self._queue) and len(executor.items) < BATCH_TASKS:
+            item = self._queue[at]
             if executor.items:
                 estimate_s = self._durations.get(item.function_id)
                 first = next(iter(executor.items.values()))
@@ -511,7 +524,7 @@ class WorkerCore:
             else:
                 planned_s = self._durations.get(item.function_id, BATCH_S)
                 executor.busy_since, executor.recalled = now, False
-            self._queue.popleft()
+            self._queue.pop(at)
             item.executor = executor.number
             executor.items[item.task] = item
             executor.dedicated = item.actor
@@ -562,18 +575,6 @@ class WorkerCore:
         self._outbox_count += 1
         self._outbox[self._outbox_count] = outcome
 
-    def _head_count(self) -> int:
-        """Return how many queued attempts have the head's priority: those that all executors share before others begin."""
-        if not self._queue or self._queue[0].priority == self._queue[-1].priority:
-            return len(self._queue)
-        return sum(1 for item in self._queue if item.priority == self._queue[0].priority)
-
-    def _enqueue(self, item: Item) -> None:
-        at = len(self._queue)
-        while at and (self._queue[at - 1].actor, self._queue[at - 1].priority) < (item.actor, item.priority):
-            at -= 1
-        self._queue.insert(at, item)
-
     def _requeue(self, items: list[Item]) -> None:
         for item in reversed(items):
             item.executor = None
@@ -585,10 +586,10 @@ class WorkerCore:
                     self._waits[item.task, item.attempt] = False
             if item.stopping is not None:
                 self._end(item, Outcome(item.task, item.attempt, item.stopping, b"", item.stop_reason))
-            elif self.draining:
+            elif self.draining or item.reclaimed:
                 self._end(item, Outcome(item.task, item.attempt, OutcomeKind.RETURNED))
             else:
-                self._queue.appendleft(item)
+                self._queue.add_first(item)
 
     def _trim(self, out: list[Effect]) -> None:
         """End idle executors beyond the pool: they were needed while others waited."""
@@ -608,8 +609,9 @@ class WorkerCore:
         self.executors[self._next_executor] = Executor(self._next_executor)
         out.append(Spawn(self._next_executor))
 
-    def _fits(self, shape: Shape) -> bool:
-        return all(self.capacity.get(name, 0.0) - self.used.get(name, 0.0) >= amount - EPSILON for name, amount in shape)
+    def _lacking(self, shape: Shape) -> list[str]:
+        free = ((name, amount, self.capacity.get(name, 0.0) - self.used.get(name, 0.0)) for name, amount in shape)
+        return [name for name, amount, there in free if there < amount - EPSILON]
 
     def _occupy(self, executor: Executor, shape: Shape) -> None:
         executor.occupied = shape

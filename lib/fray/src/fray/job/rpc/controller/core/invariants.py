@@ -129,5 +129,11 @@ def _check_worker(worker: Worker) -> None:
     for name, used in worker.used.items():
         if abs(used - holding[name]) >= 1e3 * EPSILON:
             raise InvariantViolation(f"worker {who} counts {used} of {name} in use; it is {holding[name]}")
+    running = Counter(task.spec.shape for task in worker.assigned.values() if task.holding and task.actor is None)
+    if running != worker.running:
+        raise InvariantViolation(f"worker {who} counts {worker.running} running, there are {running}")
+    ahead = Counter(task.spec.shape for task in worker.prefetched.values())
+    if ahead != worker.ahead:
+        raise InvariantViolation(f"worker {who} counts {worker.ahead} queued ahead, there are {ahead}")
     if not worker.prefetched.keys() <= worker.assigned.keys():
         raise InvariantViolation(f"worker {who} has prefetched what is not assigned to it")

@@ -358,6 +358,10 @@ class Worker:
     """Those given to it ahead of a free place, in order."""
     backlog_s: dict[int, float] = field(default_factory=dict)
     """Estimated run time of the prefetched ones, by priority."""
+    ahead: Counter[Shape] = field(default_factory=Counter)
+    """The prefetched ones, by shape."""
+    running: Counter[Shape] = field(default_factory=Counter)
+    """The tasks that occupy their resources, by shape."""
     attached: bool = False
     """Whether its command stream is open."""
     draining: bool = False
@@ -378,6 +382,10 @@ class Worker:
             if self.capacity.get(name, 0.0) - self.used.get(name, 0.0) < amount - EPSILON:
                 return False
         return True
+
+    def lacking(self, shape: Shape) -> list[str]:
+        """Return what the shape needs and is not free."""
+        return [name for name, amount in shape if self.capacity.get(name, 0.0) - self.used.get(name, 0.0) < amount - EPSILON]
 
     def could_fit(self, shape: Shape) -> bool:
         """Whether the shape can be placed when nothing else runs."""

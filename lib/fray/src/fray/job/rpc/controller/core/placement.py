@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from fray.job.rpc.controller.core.effects import Effect, NotifySession, ReclaimTasks, StartTasks
 from fray.job.rpc.controller.core.model import Shape, State, Task, TaskState, Worker
 from fray.job.rpc.controller.core.queues import ShapeQueue
+from fray.job.rpc.controller.core.shapes import find_startable, takes
 from fray.job.rpc.controller.core.story import describe_shape, describe_shortfall
 from fray.types import Incarnation, SessionId
 
@@ -61,14 +64,16 @@ def dispatch(state: State, now: float, out: list[Effect]) -> None:
         _reclaim(state, out)
         return
     starts: dict[Incarnation, list[Task]] = {}
+    stuck: list[Shape] = []
     while active:
         queue = active[0] if len(active) == 1 else min(active, key=lambda queue: _rank(queue, state.stalled))
         task = queue.head(state.stalled)
         kept = len(state.reservations)
-        worker = _find_worker(state, queue, task, now) if task is not None else None
+        worker = _find_worker(state, queue, task, stuck) if task is not None else None
         if task is None or worker is None:
             active.remove(queue)
             if task is not None:
+                stuck.append(queue.shape)
                 _note_stuck(state, queue, now, out)
             continue
         queue.take(task, state.durations.get(task.spec.function_id, 0.0))
@@ -79,7 +84,7 @@ def dispatch(state: State, now: float, out: list[Effect]) -> None:
         if queue.length == 0 and queue.shape in state.reservations:  # another worker than the reserved one took its last
             _unreserve(state, queue.shape)
         if len(state.reservations) < kept:  # a worker is there for others again
-            active = [queue for queue in state.queues.values() if queue.length]
+            active, stuck = [queue for queue in state.queues.values() if queue.length], []
     out.extend(StartTasks(incarnation, tasks) for incarnation, tasks in starts.items())
     _reclaim(state, out)
 
@@ -105,24 +110,28 @@ def vacate(state: State, worker: Worker, task: Task) -> None:
     task.holding = False
     for name, amount in task.spec.shape:
         worker.used[name] = max(0.0, worker.used.get(name, 0.0) - amount)
+    if task.actor is None:
+        _subtract(worker.running, task.spec.shape)
     _advance(state, worker)
 
 
 def _advance(state: State, worker: Worker) -> None:
-    """Count those queued ahead that fit now as running."""
+    """Count those queued ahead that begin now as running."""
     while worker.prefetched:
-        first = _first_prefetched(worker)
-        if not worker.fits(first.spec.shape):
+        first = _next_prefetched(worker)
+        if first is None:
             return
         _drop_prefetched(state, worker, first)
         occupy(worker, first)
 
 
-def _first_prefetched(worker: Worker) -> Task:
-    """Return what the worker begins next."""
-    if len(worker.backlog_s) == 1:
-        return next(iter(worker.prefetched.values()))
-    return max(worker.prefetched.values(), key=lambda task: task.spec.priority)
+def _next_prefetched(worker: Worker) -> Task | None:
+    """Return what the worker begins now: see ``WorkerCore``."""
+    tasks: Collection[Task] = worker.prefetched.values()
+    if len(worker.backlog_s) > 1:
+        tasks = sorted(tasks, key=lambda task: -task.spec.priority)
+    index = find_startable((task.spec.shape for task in tasks), len(worker.ahead), worker.lacking)
+    return None if index is None else next(itertools.islice(tasks, index, None))
 
 
 def drop_prefetched(state: State, worker: Worker, task: Task) -> None:
@@ -133,6 +142,7 @@ def drop_prefetched(state: State, worker: Worker, task: Task) -> None:
 
 def _drop_prefetched(state: State, worker: Worker, task: Task) -> None:
     del worker.prefetched[task.spec.id]
+    _subtract(worker.ahead, task.spec.shape)
     priority = task.spec.priority
     worker.backlog_s[priority] = max(0.0, worker.backlog_s[priority] - state.durations.get(task.spec.function_id, 0.0))
     if not worker.prefetched:
@@ -142,8 +152,16 @@ def _drop_prefetched(state: State, worker: Worker, task: Task) -> None:
 def occupy(worker: Worker, task: Task) -> None:
     """Count a task as running."""
     task.holding = True
+    if task.actor is None:
+        worker.running[task.spec.shape] += 1
     for name, amount in task.spec.shape:
         worker.used[name] = worker.used.get(name, 0.0) + amount
+
+
+def _subtract(counts: Counter[Shape], shape: Shape) -> None:
+    counts[shape] -= 1
+    if not counts[shape]:
+        del counts[shape]
 
 
 def measure(state: State, function_id: str, run_s: float) -> None:
@@ -172,24 +190,36 @@ def _rank(queue: ShapeQueue, stalled: Collection[SessionId]) -> tuple[int, int]:
     return (0, 0) if task is None else (-task.spec.priority, task.seq)
 
 
-def _find_worker(state: State, queue: ShapeQueue, task: Task, now: float) -> Worker | None:
+def _find_worker(state: State, queue: ShapeQueue, task: Task, stuck: Sequence[Shape]) -> Worker | None:
     while (incarnation := queue.best(state.workers)) is not None:
         worker = state.workers.get(incarnation)
         usable = worker is not None and worker.attached and not worker.draining
         if worker is not None and usable and (not queue.shape or worker.reserved_for in (None, queue.shape)):
-            if worker.fits(queue.shape) and (task.actor is not None or not worker.prefetched):
+            if _may_begin(worker, task):
                 if worker.reserved_for is not None and worker.reserved_for == queue.shape:
                     _unreserve(state, queue.shape)
                 return worker
-            if _may_prefetch(state, worker, task):
+            if _may_prefetch(state, worker, task, stuck):
                 return worker
         queue.drop_best()
     return None
 
 
-def _may_prefetch(state: State, worker: Worker, task: Task) -> bool:
+def _may_begin(worker: Worker, task: Task) -> bool:
+    """Whether a worker would begin a task at once: it fits, and takes nothing that one queued ahead is waiting for."""
+    shape = task.spec.shape
+    if not worker.fits(shape):
+        return False
+    return task.actor is not None or not any(takes(shape, worker.lacking(other)) for other in worker.ahead)
+
+
+def _may_prefetch(state: State, worker: Worker, task: Task, stuck: Sequence[Shape]) -> bool:
+    """Whether to queue a task ahead: behind one of its shape, whose place it gets, and that no older one is waiting for."""
     estimate = state.durations.get(task.spec.function_id) if task.actor is None else None
     if estimate is None or estimate > SHORT_TASK_S or worker.reserved_for is not None:
+        return False
+    shape = task.spec.shape
+    if shape not in worker.running or any(worker.could_fit(o) and takes(shape, worker.lacking(o)) for o in stuck):
         return False
     slots = worker.slots(task.spec.shape)
     ahead_s = sum(seconds for priority, seconds in worker.backlog_s.items() if priority >= task.spec.priority)
@@ -203,10 +233,11 @@ def take_over(state: State, worker: Worker, task: Task) -> None:
     worker.assigned[task.spec.id] = task
     if task.actor is not None:
         worker.actors += 1
-    if task.actor is not None or (not worker.prefetched and worker.fits(task.spec.shape)):
+    if task.actor is not None or _may_begin(worker, task):
         occupy(worker, task)
     else:
         worker.prefetched[task.spec.id] = task
+        worker.ahead[task.spec.shape] += 1
         estimate_s = state.durations.get(task.spec.function_id, 0.0)
         worker.backlog_s[task.spec.priority] = worker.backlog_s.get(task.spec.priority, 0.0) + estimate_s
 
@@ -268,16 +299,17 @@ def _reclaim(state: State, out: list[Effect]) -> None:
     """Ask the busiest worker for half of what it has queued ahead, when another one is idle."""
     if len(state.workers) < 2:
         return
-    givers = [worker for worker in state.workers.values() if worker.prefetched]
+    givers = sorted((w for w in state.workers.values() if w.prefetched), key=lambda worker: -len(worker.prefetched))
     if not givers:
         return
     for taker in state.workers.values():
         if taker.prefetched or not taker.attached or taker.draining or taker.reserved_for is not None:
             continue
-        giver = max(givers, key=lambda worker: len(worker.prefetched))
-        waiting = [t for t in giver.prefetched.values() if not t.reclaiming and taker.fits(t.spec.shape)]
-        if waiting:
-            chosen = waiting[len(waiting) // 2 :]
-            for task in chosen:
-                task.reclaiming = True
-            out.append(ReclaimTasks(giver.incarnation, [(task.spec.id, task.attempt) for task in chosen]))
+        for giver in givers:
+            waiting = [t for t in giver.prefetched.values() if not t.reclaiming and taker.fits(t.spec.shape)]
+            if waiting:
+                chosen = waiting[len(waiting) // 2 :]
+                for task in chosen:
+                    task.reclaiming = True
+                out.append(ReclaimTasks(giver.incarnation, [(task.spec.id, task.attempt) for task in chosen]))
+                break
