@@ -6,6 +6,7 @@ PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constra
 MANIFESTS := constraints.txt requirements-dev.txt lib/fray/pyproject.toml lib/zephyr/pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 N ?= 2000
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev fmt check test unit contract integration sim chaos load durability demo bench proto docs clean
@@ -44,7 +45,7 @@ check: $(VENV)/.setup-dev  ## lint, types, import arrows, generated code fresh
 
 test: check  ## everything CI needs: checks, unit, contract over all contexts, integration, docs, and 2,000 simulated seeds
 	@$(BIN)/python -m fray.testing.simulation --seeds 2000 --processes 1 --quiet & seeds=$$!; \
-	$(PYTEST) $(T); tests=$$?; wait $$seeds && exit $$tests
+	$(PYTEST) -n $(JOBS) --dist loadfile $(T); tests=$$?; wait $$seeds && exit $$tests
 
 unit: $(VENV)/.setup-dev  ## the fast part of the tests
 	$(PYTEST) -m unit

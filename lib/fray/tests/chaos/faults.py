@@ -95,12 +95,12 @@ class Chaos:
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Do one thing after the other for a while, and wait until all is undone."""
+        """Do one thing after the other for a while, and each at least once; wait until all is undone."""
         end = time.monotonic() + self.pace.seconds
-        deck = list(reversed(self.deeds))
+        first = deck = list(reversed(self.deeds))
         keeper = asyncio.create_task(self._keep_workers())
         try:
-            while time.monotonic() < end:
+            while time.monotonic() < end or first:
                 await asyncio.sleep(self._chance.uniform(*self.pace.pause_s))
                 if self.deeds:
                     deck = deck or self._chance.sample(self.deeds, len(self.deeds))

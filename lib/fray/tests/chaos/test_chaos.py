@@ -38,7 +38,7 @@ SHORT: tuple[Deed, ...] = (
 
 @pytest.fixture(scope="module")
 def verdict(tmp_path_factory: pytest.TempPathFactory) -> Verdict:
-    pace = Pace(14.0, pause_s=(0.3, 0.7), worker_s=(0.3, 3.0), other_s=(0.2, 1.5), down_s=(0.0, 0.3))
+    pace = Pace(8.0, pause_s=(0.3, 0.7), worker_s=(0.3, 3.0), other_s=(0.2, 1.5), down_s=(0.0, 0.3))
     settings = Settings(5, pace, deeds=SHORT, shape=Shape(session_grace_s=5.0))
     folder = tmp_path_factory.mktemp("chaos") / "run"
     return asyncio.run(asyncio.wait_for(run(settings, folder), LIMIT_S))
