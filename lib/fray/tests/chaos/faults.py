@@ -18,6 +18,8 @@ import psutil
 from chaos.cluster import Cluster, Member, until
 from chaos.proxy import BOTH, Cut, Way
 
+PARTS_S = 10.0
+"""Until a worker has started its executors, at most."""
 GONE_S = 10.0
 """Within this all that came from a killed process must be gone."""
 WAYS = [frozenset({Way.UP}), frozenset({Way.DOWN}), BOTH, BOTH]
@@ -168,8 +170,12 @@ class Chaos:
         await self._replace(strike.target, member)
 
     async def _kill_part(self, strike: Strike, member: Member) -> None:
-        templates, executors = find_parts(member)
-        parts = templates if strike.target == "template" else executors
+        def find() -> list[psutil.Process]:
+            templates, executors = find_parts(member)
+            return templates if strike.target == "template" else executors
+
+        await until(lambda: bool(find()), PARTS_S)  # a worker that has just been started has none yet
+        parts = find()
         if not parts:
             return
         part = self._chance.choice(parts)

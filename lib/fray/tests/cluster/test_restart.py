@@ -704,21 +704,20 @@ def _kill_at_random(site: Site, kills: int, seed: int) -> Counter[int]:
     return Counter(int(line) for line in site.read("ledger").split())
 
 
-def _check_runs(runs: Counter[int], kills: int) -> None:
-    """What was submitted just before a kill may run twice, nothing else."""
+def _check_runs(runs: Counter[int]) -> None:
+    """Nothing runs twice, saved or not: no worker was lost."""
     twice = [number for number, count in runs.items() if count > 1]
-    assert max(runs.values()) <= 3
-    assert len(twice) <= 300 * kills, f"{len(twice)} of {len(runs)} ran twice"
+    assert not twice, f"{len(twice)} of {len(runs)} ran twice"
 
 
 def test_a_controller_killed_at_random_moments_under_load_loses_nothing(make_site: Callable[..., Site]) -> None:
-    _check_runs(_kill_at_random(make_site(), kills=2, seed=1), kills=2)
+    _check_runs(_kill_at_random(make_site(), kills=2, seed=1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_controller_killed_again_and_again_under_load_loses_nothing(make_site: Callable[..., Site], seed: int) -> None:
-    _check_runs(_kill_at_random(make_site(), kills=10, seed=100 + seed), kills=10)
+    _check_runs(_kill_at_random(make_site(), kills=10, seed=100 + seed))
 
 
 @pytest.mark.slow

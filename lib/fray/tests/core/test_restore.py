@@ -428,8 +428,114 @@ def test_attempts_of_tasks_that_ended_or_never_were_are_dropped(lives: Lives, on
     lives.now.end("t")
     cluster = lives.restart()
     stops = only(come_back(cluster, "w.1", ("t", 1), ("unknown", 3)), fx.StopTasks)
-    assert [stop.tasks for stop in stops] == [[("t", 1), ("unknown", 3)]]
+    assert [stop.tasks for stop in stops] == [[("t", 1)]]
     assert cluster.states("t") == ["finished"]
+    assert stops_within(cluster, 9.9) == []
+    assert stops_within(cluster, 0.2) == [("unknown", 3)]
+
+
+# --- tasks that were accepted and not saved: their workers have them, their clients send them again
+
+
+def stops_within(cluster: Any, seconds: float, worker: str = "w.1") -> list[tuple[str, int]]:
+    """Let time pass while a worker reports; return what it is ordered to stop."""
+    until, effects = cluster.now + seconds, []
+    while cluster.now < until - 1e-9:
+        effects += cluster.after(min(2.0, until - cluster.now))
+        effects += cluster.post(ev.WorkerReported, worker)
+    return [attempt for effect in effects if isinstance(effect, fx.StopTasks) for attempt in effect.tasks]
+
+
+@pytest.fixture
+def forgetful(lives: Lives) -> Lives:
+    """A worker that runs a task which was not saved."""
+    lives.hold()
+    lives.now.submit("t", "next")
+    return lives
+
+
+def test_a_task_that_runs_and_comes_again_goes_on(forgetful: Lives, started: Any) -> None:
+    cluster = forgetful.restart()
+    assert only_stops(come_back(cluster, "w.1", ("t", 1))) == []
+    assert started(cluster.submit("t", "next")) == []
+    assert cluster.where("t", "next") == ["w.1", None]
+    assert started(cluster.end("t", payload=b"value")) == ["next"]
+    assert (cluster.task("t").result, cluster.task("t").attempt) == (b"value", 1)
+    assert stops_within(cluster, 20.0) == []
+
+
+def only_stops(effects: list[fx.Effect]) -> list[fx.Effect]:
+    return [effect for effect in effects if isinstance(effect, fx.StopTasks)]
+
+
+def test_a_task_that_had_finished_and_comes_again_is_not_run_again(forgetful: Lives, started: Any) -> None:
+    cluster = forgetful.restart()
+    come_back(cluster, "w.1", ("t", 1))
+    cluster.post(ev.WorkerReported, "w.1", [Outcome("t", 1, FINISHED, b"value")])
+    assert started(cluster.submit("t", "next")) == ["next"]
+    assert (cluster.states("t"), cluster.task("t").result, results(cluster)) == (["finished"], b"value", [(1, "t")])
+    forgetful.restart()
+    assert forgetful.now.task("t").result == b"value"
+
+
+def test_what_depends_on_a_task_that_had_finished_goes_on_or_is_not_run_again(lives: Lives, started: Any) -> None:
+    lives.hold()
+    lives.now.submit("first")
+    lives.now.submit("second", "third", dependencies=("first",))
+    cluster = lives.restart()
+    come_back(cluster, "w.1", ("first", 1), ("second", 1), ("third", 1))
+    ended = [Outcome("first", 1, FINISHED, b"1"), Outcome("second", 1, FINISHED, b"2")]
+    cluster.post(ev.WorkerReported, "w.1", ended)
+    assert started(cluster.submit("first")) == []
+    assert started(cluster.submit("second", "third", dependencies=("first",))) == []
+    assert cluster.states("first", "second", "third") == ["finished", "finished", "assigned"]
+
+
+def test_a_task_that_had_failed_and_comes_again_is_tried_again_under_the_next_number(forgetful: Lives, started: Any) -> None:
+    cluster = forgetful.restart()
+    come_back(cluster, "w.1", ("t", 1))
+    cluster.post(ev.WorkerReported, "w.1", [Outcome("t", 1, FAILED, b"failure")])
+    assert started(cluster.submit("t")) == ["t"]
+    assert cluster.task("t").attempt == 2
+
+
+def test_a_task_whose_worker_is_lost_before_it_comes_again_is_tried_again(forgetful: Lives, started: Any) -> None:
+    cluster = forgetful.restart()
+    come_back(cluster, "w.1", ("t", 1))
+    cluster.post(ev.WorkerReported, "w.1", [Outcome("t", 1, FINISHED, b"value")])
+    cluster.post(ev.WorkerLeft, "w.1")
+    cluster.worker("other")
+    assert started(cluster.submit("t")) == ["t"]
+    assert (cluster.where("t"), cluster.task("t").attempt) == (["other.1"], 2)
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_of_two_attempts_of_a_task_that_comes_again_the_later_goes_on(lives: Lives, order: tuple[int, int]) -> None:
+    lives.now.worker("x")
+    cluster = lives.restart()
+    effects = []
+    for attempt in order:
+        effects += come_back(cluster, ["w.1", "x.1"][attempt - 1], ("t", attempt))
+    assert only_stops(effects) == [fx.StopTasks("w.1", [("t", 1)])]
+    cluster.submit("t")
+    assert (cluster.where("t"), cluster.task("t").attempt) == (["x.1"], 2)
+
+
+def test_a_task_that_comes_again_and_cannot_run_any_more_is_stopped(lives: Lives) -> None:
+    cluster = lives.restart()
+    come_back(cluster, "w.1", ("t", 1))
+    effects = cluster.submit("t", dependencies=("lost",))
+    assert only_stops(effects) == [fx.StopTasks("w.1", [("t", 1)])]
+    assert cluster.states("t") == ["failed"]
+
+
+def test_a_worker_that_comes_back_twice_has_its_task_once(forgetful: Lives) -> None:
+    cluster = forgetful.restart()
+    come_back(cluster, "w.1", ("t", 1))
+    cluster.post(ev.WorkerDetached, "w.1")
+    assert only_stops(come_back(cluster, "w.1", ("t", 1))) == []
+    cluster.submit("t")
+    assert cluster.where("t") == ["w.1"]
 
 
 def test_an_outcome_that_was_told_and_not_saved_is_told_again_and_counts_once(lives: Lives) -> None:
@@ -481,9 +587,10 @@ def test_a_task_stopped_as_unknown_and_then_accepted_again_is_not_taken_as_cance
     lives.now.submit("t")
     receive()
     cluster = lives.restart()
-    for stop in only(come_back(cluster, "w.1", *worker.held()), fx.StopTasks):
-        for name, attempt in stop.tasks:
-            worker.stop(0.0, name, attempt)
+    come_back(cluster, "w.1", *worker.held())
+    stops = stops_within(cluster, 10.1)
+    assert stops == [("t", 1)]
+    worker.stop(0.0, *stops[0])
     cluster.submit("t")
     receive()  # before the interrupted attempt has ended
     worker.outcomes(0.5, 1, [Outcome("t", 0, OutcomeKind.CANCELLED)])

@@ -42,9 +42,10 @@ def ignore_results(tasks: int, result_bytes: int, session_tasks: int) -> Report:
         stream = peer.watch()
         stream.wait_begun()
         taken = _submit_until_refused(peer, tasks, result_bytes)
-        report.add("tasks that were taken from it", taken, at_most=session_tasks + 2 * BATCH)
+        most = 2 * session_tasks + 2 * BATCH  # unended ones, and results that are not acknowledged
+        report.add("tasks that were taken from it", taken, at_most=most)
         grown = read_private_bytes(cluster.pid) - idle
-        bound = SLACK_BYTES + (session_tasks + 2 * BATCH) * (TASK_BYTES + 1.1 * result_bytes)
+        bound = SLACK_BYTES + most * (TASK_BYTES + 1.1 * result_bytes)
         report.add("controller's growth", grown / MB, "MB", bound / MB)
         _add_other(report, other)
         peer.close()

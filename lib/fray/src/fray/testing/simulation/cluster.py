@@ -195,6 +195,7 @@ class Cluster:
         state = self.controller.state
         invariants.check(state)
         require = self.world.require
+        require(not state.orphans or self.world.now < state.orphans_until, f"nobody has asked for {state.orphans}")
         require(not state.tasks, f"{len(state.tasks)} tasks are kept though all was acknowledged or closed")
         for worker in state.workers.values():
             require(not worker.assigned and not worker.prefetched, f"{worker.id} keeps {sorted(worker.assigned)}")

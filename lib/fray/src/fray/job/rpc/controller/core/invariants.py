@@ -43,6 +43,9 @@ def check(state: State) -> None:
     for incarnation in state.awaited:
         if incarnation not in state.workers or state.workers[incarnation].attached:
             raise InvariantViolation(f"worker {incarnation} is awaited, though it is here or given up")
+    for task_id, orphan in state.orphans.items():
+        if task_id in state.tasks or orphan.worker not in state.workers:
+            raise InvariantViolation(f"{task_id} counts as unknown, and is known or belongs to nobody")
     for name, actor_id in state.actor_names.items():
         named = state.tasks.get(actor_id)
         if named is None or named.state.is_final:

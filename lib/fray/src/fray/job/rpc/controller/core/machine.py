@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from fray.job.rpc.controller.core import actors, placement, sessions, tasks, workers
+from fray.job.rpc.controller.core import actors, orphans, placement, sessions, tasks, workers
 from fray.job.rpc.controller.core import events as ev
 from fray.job.rpc.controller.core.effects import Effect
 from fray.job.rpc.controller.core.events import Event
@@ -93,5 +93,7 @@ def _fire_timers(state: State, now: float, out: list[Effect]) -> None:
             workers.check_silence(state, Incarnation(whom), now, out)
         elif what == "reattach":
             workers.check_reattached(state, Incarnation(whom), now, out)
+        elif what == "orphans":
+            orphans.drop(state, out)
         elif what == "expire":
             tasks.acknowledge(state, ev.ResultsAcknowledged(now, ANONYMOUS_SESSION, int(whom)), out)

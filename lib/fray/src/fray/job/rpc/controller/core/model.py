@@ -410,6 +410,18 @@ class Worker:
 
 
 @dataclass(slots=True, eq=False)
+class Orphan:
+    """An attempt of a task that was accepted, but not saved, before the controller was restarted."""
+
+    worker: Incarnation
+    """Who has it."""
+    attempt: int
+    """Its number."""
+    outcome: Outcome | None = None
+    """How it has ended, if it has."""
+
+
+@dataclass(slots=True, eq=False)
 class Session:
     """One client's lease."""
 
@@ -511,6 +523,10 @@ class State:
     """With more timers than this, those that are for nothing are dropped."""
     void_attempts: dict[TaskId, int] = field(default_factory=dict)
     """Attempts that workers had of tasks that are not known (yet): the latest of each."""
+    orphans: dict[TaskId, Orphan] = field(default_factory=dict)
+    """Attempts that workers have of tasks that are not known, for a while after a restart: their clients send them again."""
+    orphans_until: float = 0.0
+    """Until then."""
     awaited: set[Incarnation] = field(default_factory=set)
     """Workers that were there before a restart and may still have what looks as if it waits: until they have come back, or
     were given up, nothing is placed."""

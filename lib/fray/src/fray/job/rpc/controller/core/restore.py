@@ -36,6 +36,8 @@ def restore(rows: Rows, limits: Limits, now: float, offset_s: float, generation:
         state.workers[worker.incarnation] = worker
         state.awaited.add(worker.incarnation)
         tasks.set_timer(state, now + limits.silence_s, "silence", worker.incarnation)
+    state.orphans_until = now + limits.silence_s
+    tasks.set_timer(state, state.orphans_until, "orphans", "")
     restored = [(row, task_of(row, offset_s)) for row in rows.tasks]
     for row, task in restored:
         _add(state, row, task, now, generation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from fray.job.rpc.controller.core import placement
+from fray.job.rpc.controller.core import orphans, placement
 from fray.job.rpc.controller.core.announce import announce, bury
 from fray.job.rpc.controller.core.effects import Effect, EndSession, StopTasks, WakeSession
 from fray.job.rpc.controller.core.events import CancelRequested, ResultsAcknowledged, TasksSubmitted
@@ -277,8 +277,6 @@ def accept(
     task = Task(spec, now, state.next_ticket())
     if spec.actor is not None:
         task.actor = Actor(spec.actor, watchers={watcher} if watcher else set())
-    if state.void_attempts:
-        task.attempt = state.void_attempts.pop(spec.id, 0)
     state.changes.add_task(task)
     state.tasks[spec.id] = task
     session.live[spec.id] = task
@@ -300,14 +298,20 @@ def accept(
             dependency.add_dependent(task)
         elif dependency.state is not TaskState.FINISHED:
             failed = failed or dependency
+    if state.orphans or state.void_attempts:
+        wanted = failed is None and lost is None
+        finished = orphans.adopt(state, task, wanted, out)
+        if finished is not None:
+            settle(state, task, finished, now, out)
+            return
     if failed is not None:
         _inherit(state, task, failed, now, out)
     elif lost is not None:
         message = f"it depends on {lost}, whose result is not kept any more"
         end(state, task, TaskState.FAILED, now, out, error=ErrorKind.EXPIRED, message=message)
-    elif task.missing == 0:
+    elif task.missing == 0 and task.state is TaskState.WAITING:
         placement.enqueue(state, task)
-    else:
+    elif task.missing:
         task.tell(now, f"waits for {task.missing} other task(s)")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fray.job.rpc.controller.core import actors, placement, tasks
+from fray.job.rpc.controller.core import actors, orphans, placement, tasks
 from fray.job.rpc.controller.core.announce import announce
 from fray.job.rpc.controller.core.effects import DisconnectWorker, Effect, StopTasks
 from fray.job.rpc.controller.core.events import (
@@ -18,8 +18,6 @@ from fray.job.rpc.controller.core.model import Outcome, OutcomeKind, State, Task
 from fray.job.rpc.controller.core.retries import judge_loss
 from fray.types import Incarnation, TaskId
 
-MAX_VOID = 10_000
-"""Unknown attempts whose numbers are remembered."""
 _GOES_BACK = frozenset({OutcomeKind.RETURNED, OutcomeKind.CRASHED, OutcomeKind.CANCELLED})
 """Ends of attempts after which a task may be the first of its queue."""
 
@@ -67,10 +65,13 @@ def attach(state: State, event: WorkerAttached, out: list[Effect]) -> None:
         else:
             undelivered = Outcome(task.spec.id, task.attempt, OutcomeKind.RETURNED)
             tasks.settle(state, task, undelivered, event.now, out)
-    if held:
-        _note_void(state, held)
-        state.stats["stale attempts dropped"] += len(held)
-        out.append(StopTasks(event.incarnation, sorted(held)))
+    unknown = {attempt for attempt in held if attempt[0] not in state.tasks}
+    orphans.keep(state, event.incarnation, unknown, event.now, out)
+    stale = sorted(held - unknown)
+    if stale:
+        _note_stale(state, stale)
+        state.stats["stale attempts dropped"] += len(stale)
+        out.append(StopTasks(event.incarnation, stale))
     stopping = [(task.spec.id, task.attempt) for task in worker.assigned.values() if task.cancelling is not None]
     if stopping:
         out.append(StopTasks(event.incarnation, stopping))
@@ -101,18 +102,11 @@ def _adopt(state: State, worker: Worker, held: Sequence[tuple[TaskId, int]]) -> 
         state.stats["attempts found again"] += 1
 
 
-def _note_void(state: State, dropped: Iterable[tuple[TaskId, int]]) -> None:
-    """Give numbers of attempts that are dropped to no other attempt: what their worker still says of them must not count.
-
-    A task that is unknown may be one that was not saved before a restart, and come again.
-    """
+def _note_stale(state: State, dropped: Iterable[tuple[TaskId, int]]) -> None:
+    """Give numbers of attempts that are dropped to no other attempt: what their worker still says of them must not count."""
     for task_id, attempt in dropped:
-        task = state.tasks.get(task_id)
-        if task is None:
-            state.void_attempts[task_id] = max(attempt, state.void_attempts.pop(task_id, 0))
-            if len(state.void_attempts) > MAX_VOID:
-                del state.void_attempts[next(iter(state.void_attempts))]
-        elif task.worker is None and task.actor is None:
+        task = state.tasks[task_id]
+        if task.worker is None and task.actor is None:
             task.attempt = max(task.attempt, attempt)
 
 
@@ -141,7 +135,8 @@ def report(state: State, event: WorkerReported, out: list[Effect]) -> None:
     for outcome in _in_order(event.outcomes):
         task = _current(worker, outcome.task, outcome.attempt)
         if task is None:
-            state.stats["stale reports refused"] += 1
+            if not orphans.take_outcome(state, event.incarnation, outcome):
+                state.stats["stale reports refused"] += 1
         else:
             tasks.settle(state, task, outcome, event.now, out)
     _note_waiting(state, worker, event.blocked, event.unblocked)
@@ -174,6 +169,7 @@ def lose(state: State, worker: Worker, why: str, now: float, out: list[Effect], 
     del state.workers[worker.incarnation]
     state.ended_workers.append(worker.incarnation)
     state.awaited.discard(worker.incarnation)
+    orphans.drop(state, out, worker.incarnation)
     state.changes.drop_worker(worker.incarnation)
     state.stats["workers lost"] += 1
     for task in reversed(list(worker.assigned.values())):  # each goes to the front of its queue: the order stays
