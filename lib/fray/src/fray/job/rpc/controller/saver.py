@@ -20,7 +20,7 @@ from fray.job.rpc.controller.core.records import Cut, take
 from fray.job.rpc.controller.functions import FunctionCut, FunctionStore
 from fray.job.rpc.controller.journal import Journal
 
-GATHER_S = 0.02
+GATHER_S = 0.1
 """Between the beginnings of two cuts, unless somebody waits."""
 RETRY_S = 1.0
 """Before a cut that could not be written is tried again."""
