@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -232,6 +233,16 @@ def test_worker_lost_its_tasks_keep_their_order_before_later_ones(cluster: Any, 
     cluster.submit("a", "b", "c", "d")
     cluster.post(ev.WorkerLeft, "w.1")
     assert started(cluster.worker("other", cpu=4.0)) == ["a", "b", "c", "d"]
+
+
+def test_nothing_is_kept_of_many_tasks_when_all_are_forgotten(ready: Any) -> None:
+    names = [f"t{n}" for n in range(3000)]
+    ready.submit(*names)
+    ready.post(ev.CancelRequested, names)
+    ready.end("t0", OutcomeKind.CANCELLED)
+    assert len(ready.state.tasks) == 3000
+    ready.post(ev.ResultsAcknowledged, "s", 3000)
+    assert sys.getsizeof(ready.state.tasks) < 1000
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.RETURNED, OutcomeKind.CRASHED])

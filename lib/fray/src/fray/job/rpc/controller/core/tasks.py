@@ -231,6 +231,8 @@ def forget_if_unneeded(state: State, task: Task) -> None:
     if task.readers:
         state.changes.change_task(task)
     elif state.tasks.pop(task.spec.id, None) is not None:
+        if not state.tasks:
+            state.tasks.clear()  # a dict keeps its table otherwise: 80 bytes for each of the most that it ever held
         spec = task.spec
         if task.actor is not None:
             state.changes.change_task(task)  # its story is kept: see ``announce.bury``
