@@ -6,7 +6,7 @@ PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constra
 MANIFESTS := constraints.txt requirements-dev.txt lib/fray/pyproject.toml lib/zephyr/pyproject.toml
 PYTEST := $(BIN)/python -m pytest
 N ?= 2000
-JOBS ?= 2
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev fmt check test unit contract integration sim chaos load durability demo bench proto docs clean
