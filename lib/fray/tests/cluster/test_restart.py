@@ -22,6 +22,7 @@ import pytest
 from disks import ballast, small_disk
 from fray import JobContext, create_job_ctx, get_default_job_ctx
 from fray.errors import ActorDied, ContextClosed, FrayError, TaskCancelled, TaskLost, TaskTimeout
+from fray.job.rpc import session
 from fray.job.rpc.controller import FrayControllerServer
 from fray.job.rpc.proto import fray_pb as pb
 from fray.job.rpc.wire.client import ControllerClient
@@ -792,3 +793,20 @@ def test_a_task_that_is_stopped_slowly_and_sent_again_is_not_taken_as_cancelled(
             assert future.result(timeout=WAIT_S) == f"t{number}"
         except TaskCancelled:
             pytest.fail("nobody cancelled it")
+
+
+def test_a_client_whose_controller_stays_away_gives_up_and_says_for_how_long(
+    make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "RECONNECT_S", 1.0)
+    site = make_site()
+    site.start()
+    site.add_worker("w")
+    ctx = site.open_ctx()
+    future = ctx.run(make_work(), site.files, "left", wait_for="never")
+    site.wait_for("left.runs")
+    site.end()
+    with pytest.raises(TaskLost, match="has not answered for 1 s"):
+        future.result(timeout=WAIT_S)
+    with pytest.raises(FrayError):
+        ctx.run(len, "abc").result(timeout=WAIT_S)
