@@ -17,18 +17,16 @@ def keep(state: State, worker: Incarnation, held: Iterable[tuple[TaskId, int]], 
     """Take note of attempts of unknown tasks; of two of the same task the later one stays. Afterwards they are stopped."""
     dropped: dict[Incarnation, list[tuple[TaskId, int]]] = {}
     for task_id, attempt in sorted(held):
-        loser = Orphan(worker, attempt)
-        if now < state.orphans_until:
-            known = state.orphans.get(task_id)
-            if known is not None and (known.worker, known.attempt) == (worker, attempt):
-                continue
-            if known is None or known.attempt < attempt:
-                state.orphans[task_id] = loser
-                if known is None:
-                    continue
-                loser = known
-        note_void(state, task_id, loser.attempt)
-        dropped.setdefault(loser.worker, []).append((task_id, loser.attempt))
+        orphan, known = Orphan(worker, attempt), state.orphans.get(task_id)
+        if known is not None and (known.worker, known.attempt) == (worker, attempt):
+            continue
+        if now >= state.orphans_until or (known is not None and known.attempt > attempt):
+            loser: Orphan | None = orphan
+        else:
+            state.orphans[task_id], loser = orphan, known
+        if loser is not None:
+            note_void(state, task_id, loser.attempt)
+            dropped.setdefault(loser.worker, []).append((task_id, loser.attempt))
     for owner, attempts in dropped.items():
         state.stats["stale attempts dropped"] += len(attempts)
         out.append(StopTasks(owner, attempts))
