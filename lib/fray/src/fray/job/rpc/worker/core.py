@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fray.job.rpc.controller.core.model import EPSILON, Outcome, OutcomeKind, Shape
+from fray.job.rpc.controller.core.model import Outcome, OutcomeKind, Shape, find_lacking
 from fray.job.rpc.controller.core.shapes import takes
 from fray.job.rpc.worker.attempts import AttemptQueue
 from fray.types import TaskId
@@ -495,7 +495,7 @@ class WorkerCore:
         free = {name: amount - self.used.get(name, 0.0) for name, amount in self.capacity.items()}
         count, kept = 0, set[str]()
         for item in itertools.islice(self._queue, MAX_LOOK):
-            missing = [name for name, amount in item.shape if free.get(name, 0.0) < amount - EPSILON]
+            missing = find_lacking(item.shape, free, {})
             if missing or takes(item.shape, kept):
                 kept.update(missing)
                 continue
@@ -610,8 +610,7 @@ class WorkerCore:
         out.append(Spawn(self._next_executor))
 
     def _lacking(self, shape: Shape) -> list[str]:
-        free = ((name, amount, self.capacity.get(name, 0.0) - self.used.get(name, 0.0)) for name, amount in shape)
-        return [name for name, amount, there in free if there < amount - EPSILON]
+        return find_lacking(shape, self.capacity, self.used)
 
     def _occupy(self, executor: Executor, shape: Shape) -> None:
         executor.occupied = shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -332,6 +333,11 @@ class EndedTask:
     """What happened after its submission, with times."""
 
 
+def find_lacking(shape: Shape, capacity: Mapping[str, float], used: Mapping[str, float]) -> list[str]:
+    """Return what a shape needs and is not free."""
+    return [name for name, amount in shape if capacity.get(name, 0.0) - used.get(name, 0.0) < amount - EPSILON]
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """One life of one worker."""
@@ -385,7 +391,7 @@ class Worker:
 
     def lacking(self, shape: Shape) -> list[str]:
         """Return what the shape needs and is not free."""
-        return [name for name, amount in shape if self.capacity.get(name, 0.0) - self.used.get(name, 0.0) < amount - EPSILON]
+        return find_lacking(shape, self.capacity, self.used)
 
     def could_fit(self, shape: Shape) -> bool:
         """Whether the shape can be placed when nothing else runs."""

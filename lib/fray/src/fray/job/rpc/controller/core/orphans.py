@@ -15,21 +15,18 @@ MAX_VOID = 10_000
 
 def keep(state: State, worker: Incarnation, held: Iterable[tuple[TaskId, int]], now: float, out: list[Effect]) -> None:
     """Take note of attempts of unknown tasks; of two of the same task the later one stays. Afterwards they are stopped."""
-    dropped: dict[Incarnation, list[tuple[TaskId, int]]] = {}
+    losers: list[tuple[TaskId, Orphan]] = []
     for task_id, attempt in sorted(held):
         orphan, known = Orphan(worker, attempt), state.orphans.get(task_id)
         if known is not None and (known.worker, known.attempt) == (worker, attempt):
             continue
         if now >= state.orphans_until or (known is not None and known.attempt > attempt):
-            loser: Orphan | None = orphan
-        else:
-            state.orphans[task_id], loser = orphan, known
-        if loser is not None:
-            note_void(state, task_id, loser.attempt)
-            dropped.setdefault(loser.worker, []).append((task_id, loser.attempt))
-    for owner, attempts in dropped.items():
-        state.stats["stale attempts dropped"] += len(attempts)
-        out.append(StopTasks(owner, attempts))
+            losers.append((task_id, orphan))
+            continue
+        state.orphans[task_id] = orphan
+        if known is not None:
+            losers.append((task_id, known))
+    _discard(state, losers, out)
 
 
 def note_void(state: State, task_id: TaskId, attempt: int) -> None:
@@ -65,20 +62,30 @@ def adopt(state: State, task: Task, is_wanted: bool, out: list[Effect]) -> Outco
         placement.take_over(state, worker, task)
         state.stats["attempts found again"] += 1
         return orphan.outcome
-    state.stats["stale attempts dropped"] += 1
-    out.append(StopTasks(orphan.worker, [(task.spec.id, orphan.attempt)]))
+    stop_stale(state, orphan.worker, [(task.spec.id, orphan.attempt)], out)
     return None
 
 
 def drop(state: State, out: list[Effect], worker: Incarnation | None = None) -> None:
     """Stop what nobody has asked for again, of one worker that is lost or of all."""
-    found: dict[Incarnation, list[tuple[TaskId, int]]] = {}
-    for task_id, orphan in list(state.orphans.items()):
-        if worker in (None, orphan.worker):
-            del state.orphans[task_id]
-            note_void(state, task_id, orphan.attempt)
-            found.setdefault(orphan.worker, []).append((task_id, orphan.attempt))
-    for owner, attempts in found.items():
-        state.stats["stale attempts dropped"] += len(attempts)
-        if owner in state.workers:
-            out.append(StopTasks(owner, attempts))
+    found = [(task_id, orphan) for task_id, orphan in state.orphans.items() if worker in (None, orphan.worker)]
+    for task_id, _ in found:
+        del state.orphans[task_id]
+    _discard(state, found, out)
+
+
+def stop_stale(state: State, worker: Incarnation, attempts: list[tuple[TaskId, int]], out: list[Effect]) -> None:
+    """Let a worker stop what is not wanted of it any more, and count it."""
+    state.stats["stale attempts dropped"] += len(attempts)
+    if worker in state.workers:
+        out.append(StopTasks(worker, attempts))
+
+
+def _discard(state: State, losers: Iterable[tuple[TaskId, Orphan]], out: list[Effect]) -> None:
+    """Give up attempts of unknown tasks."""
+    by_worker: dict[Incarnation, list[tuple[TaskId, int]]] = {}
+    for task_id, orphan in losers:
+        note_void(state, task_id, orphan.attempt)
+        by_worker.setdefault(orphan.worker, []).append((task_id, orphan.attempt))
+    for worker, attempts in by_worker.items():
+        stop_stale(state, worker, attempts, out)

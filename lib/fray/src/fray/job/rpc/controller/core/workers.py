@@ -70,8 +70,7 @@ def attach(state: State, event: WorkerAttached, out: list[Effect]) -> None:
     stale = sorted(held - unknown)
     if stale:
         _note_stale(state, stale)
-        state.stats["stale attempts dropped"] += len(stale)
-        out.append(StopTasks(event.incarnation, stale))
+        orphans.stop_stale(state, event.incarnation, stale, out)
     stopping = [(task.spec.id, task.attempt) for task in worker.assigned.values() if task.cancelling is not None]
     if stopping:
         out.append(StopTasks(event.incarnation, stopping))
